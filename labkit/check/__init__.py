@@ -1,0 +1,7 @@
+"""Checks of a notebook: `check.close`, `check.that`, `check.result`, and one per exercise."""
+
+from labkit.check.core import CheckFailed, close, result, that
+from labkit.check.nb00 import *  # noqa: F403
+from labkit.check.nb01 import *  # noqa: F403
+
+__all__ = ["CheckFailed", "close", "result", "that"]

@@ -1,0 +1,109 @@
+"""Run notebooks in place, each in a clean kernel on MNIST; a second run changes no byte.
+
+usage: python tools/execute.py [--times] [NOTEBOOK ...]
+
+Cells tagged `timing` print measured times, which vary. Their stored outputs are kept as long as
+the new ones say the same and no number moved by more than a factor of two. `--times` writes how
+long each notebook took into labkit/times.toml.
+"""
+
+import argparse
+import os
+import re
+import time
+import tomllib
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).resolve().parent.parent
+TIMES = ROOT / "labkit" / "times.toml"
+NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[-+]?\d+)?")
+ENVIRONMENT = {"LABKIT_DATASET": "mnist", "LABKIT_STATIC": "1", "TQDM_DISABLE": "1"}
+
+
+def execute(path: Path) -> float:
+    """Run one notebook in place; returns the seconds it took, the kernel's start included."""
+    notebook = nbformat.read(path, as_version=4)
+    before = [list(cell.get("outputs", [])) for cell in notebook.cells]
+    client = NotebookClient(
+        notebook, timeout=1800, kernel_name="python3", record_timing=False,
+        store_widget_state=False, resources={"metadata": {"path": str(path.parent)}},
+    )  # fmt: skip
+    began = time.perf_counter()
+    client.execute(env=os.environ | ENVIRONMENT)
+    seconds = time.perf_counter() - began
+    for cell, old in zip(notebook.cells, before, strict=True):
+        if cell.cell_type != "code":
+            continue
+        cell.outputs = merge_streams(cell.outputs)
+        if "timing" in cell.metadata.get("tags", []) and same_story(old, cell.outputs):
+            cell.outputs = old
+    notebook.metadata.language_info = {"name": "python"}
+    temporary = path.with_suffix(".tmp")
+    nbformat.write(notebook, temporary)
+    temporary.replace(path)
+    return seconds
+
+
+def merge_streams(outputs: list) -> list:
+    """Join neighbouring outputs of one stream: how they were cut up depends on the moment."""
+    merged = []
+    for output in outputs:
+        last = merged[-1] if merged else None
+        if last and output.output_type == "stream" == last.output_type and output.name == last.name:
+            last.text += output.text
+        else:
+            merged.append(output)
+    return merged
+
+
+def same_story(old: list, new: list) -> bool:
+    """Whether two outputs differ in nothing but numbers, and in those by less than a factor 2."""
+    texts = [_text(old), _text(new)]
+    if len(old) != len(new) or len({NUMBER.sub("#", text) for text in texts}) > 1:
+        return False
+    pairs = zip(*([float(n) for n in NUMBER.findall(text)] for text in texts), strict=True)
+    return all(a == b or max(a, b) < 2 * min(a, b) for a, b in pairs)
+
+
+def _text(outputs: list) -> str:
+    return "\n".join(o.get("text") or o.get("data", {}).get("text/plain", "") for o in outputs)
+
+
+def write_times(seconds: dict[str, float], kind: str, device: str) -> None:
+    """Put measured seconds into labkit/times.toml, other entries kept."""
+    times = tomllib.loads(TIMES.read_text("utf-8"))
+    for name, value in seconds.items():
+        times.setdefault(name, {})[kind] = {"seconds": round(value), "device": device}
+    head = [line for line in TIMES.read_text("utf-8").splitlines() if line.startswith("#")]
+    for name in sorted(times):
+        head.append(f"[{name}]")
+        head += [
+            f'{kind} = {{ seconds = {entry["seconds"]}, device = "{entry["device"]}" }}'
+            for kind, entry in sorted(times[name].items())
+        ]
+    TIMES.write_text("\n".join(head) + "\n", "utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("notebooks", nargs="*", type=Path)
+    parser.add_argument("--times", action="store_true", help="write the times measured")
+    arguments = parser.parse_args()
+    seconds = {}
+    for path in arguments.notebooks or sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
+        seconds[path.stem] = execute(path)
+        print(f"{path.name}: {seconds[path.stem]:.0f} s", flush=True)
+    if arguments.times:
+        import jax
+
+        from labkit import session
+
+        kind = "gpu" if jax.default_backend() == "gpu" else "cpu"
+        write_times(seconds, kind, session.device())
+
+
+if __name__ == "__main__":
+    main()

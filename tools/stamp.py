@@ -1,0 +1,102 @@
+"""Write what must agree everywhere: badges, setup cells, run times, metadata, README's table.
+
+usage: python tools/stamp.py
+
+The repository address comes from _config.yml, run times from labkit/times.toml.
+"""
+
+import re
+import tomllib
+from pathlib import Path
+
+import nbformat
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+SETUP = """\
+# Setup, the same in every notebook: on Colab this installs labkit; elsewhere it is there already.
+try:
+    from labkit import session
+except ModuleNotFoundError:
+    %pip install --quiet "labkit @ git+{address}"
+    from labkit import session
+session.start("{name}")"""
+BADGE = (
+    "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
+    "(https://colab.research.google.com/github/{repository}/blob/{branch}/notebooks/{name}.ipynb)"
+)
+BADGE_PATTERN = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]\([^)]*\)")
+TIME_PATTERN = re.compile(r"\*Run all\* takes [^.]*\.")
+TABLE_PATTERN = re.compile(r"<!-- table -->.*<!-- /table -->", re.DOTALL)
+METADATA = {
+    "accelerator": "GPU",
+    "colab": {"gpuType": "T4", "provenance": []},
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+
+
+def address() -> tuple[str, str]:
+    """Repository address and branch, as _config.yml has them."""
+    repository = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))["repository"]
+    return repository["url"].rstrip("/"), repository["branch"]
+
+
+def badge(name: str) -> str:
+    url, branch = address()
+    return BADGE.format(repository=url.split("github.com/")[1], branch=branch, name=name)
+
+
+def times(name: str) -> str:
+    entry = tomllib.loads((ROOT / "labkit/times.toml").read_text("utf-8"))[name]
+    return " and ".join(f"{t['seconds']} s on {_article(t['device'])}" for t in entry.values())
+
+
+def _article(device: str) -> str:
+    return f"a {device}" if device[0].isdigit() else f"an {device}"
+
+
+def stamp_notebook(notebook, name: str) -> None:
+    """Bring one notebook (an nbformat node) in line, in place."""
+    head = notebook.cells[0]
+    if not BADGE_PATTERN.search(head.source):
+        raise ValueError(f"{name}: the first cell has no Colab badge to stamp")
+    head.source = BADGE_PATTERN.sub(badge(name), head.source)
+    for cell in notebook.cells:
+        tags = cell.metadata.get("tags", [])
+        if cell.cell_type == "markdown":
+            cell.source = TIME_PATTERN.sub(f"*Run all* takes {times(name)}.", cell.source)
+        if "setup" in tags:
+            cell.source = SETUP.format(address=address()[0], name=name)
+        if "solution" in tags:
+            cell.metadata.tags = sorted({*tags, "hide-input"})
+            cell.metadata.cellView = "form"
+            cell.metadata.jupyter = {"source_hidden": True}
+    notebook.metadata = nbformat.from_dict(METADATA)
+
+
+def readme_table() -> str:
+    rows = ["| Notebook | What you make | *Run all* | |", "|---|---|---|---|"]
+    for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
+        lines = nbformat.read(path, as_version=4).cells[0].source.splitlines()
+        summary = next(line for line in lines[1:] if line and not line.startswith(("[", "!")))
+        title = lines[0].lstrip("# ")
+        rows.append(
+            f"| [{title}](notebooks/{path.name}) | {summary} | {times(path.stem)} "
+            f"| {badge(path.stem)} |"
+        )
+    return "\n".join(rows)
+
+
+def main() -> None:
+    for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
+        notebook = nbformat.read(path, as_version=4)
+        stamp_notebook(notebook, path.stem)
+        nbformat.write(notebook, path)
+    readme = ROOT / "README.md"
+    table = f"<!-- table -->\n{readme_table()}\n<!-- /table -->"
+    readme.write_text(TABLE_PATTERN.sub(lambda _: table, readme.read_text("utf-8")), "utf-8")
+
+
+if __name__ == "__main__":
+    main()
