@@ -42,6 +42,8 @@ DEADLINE = 300  # seconds for everything from one address
 SCRATCH = "labkit-download-"  # unfinished work; swept when older than an hour
 NO_ROOM = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOENT}
 
+_in_use = "mnist"
+
 
 class DataUnavailable(RuntimeError):
     """The dataset is neither in the local folder nor to be downloaded; says why and what to do."""
@@ -102,6 +104,9 @@ def load(name: str = "mnist", digits: Iterable[int] | None = None) -> Dataset:
                 raise
             print(_banner(str(error)))
             name, arrays = "digits", _embedded()
+    if name in ("mnist", "digits"):
+        global _in_use
+        _in_use = name
     parts = []
     for images, labels in (arrays[:2], arrays[2:]):
         if classes is not None:
@@ -111,6 +116,11 @@ def load(name: str = "mnist", digits: Iterable[int] | None = None) -> Dataset:
             images = np.divide(images, np.float32(255), dtype=np.float32)
         parts += [images, labels.astype(np.int32)]
     return Dataset(*parts, name=name, source=SOURCES[name])
+
+
+def in_use() -> str:
+    """What the course runs on in this process: "mnist", or "digits" once those were loaded."""
+    return _in_use
 
 
 def one_hot(labels: np.ndarray, classes: int = 10) -> np.ndarray:
@@ -335,10 +345,10 @@ def _bounded(fetch, scratch: Path):
 def _sweep(folder: Path) -> None:
     """Remove what killed downloads left behind: no live one is an hour old."""
     for place in (folder, Path(tempfile.gettempdir())):
-        for old in place.glob(f"{SCRATCH}*"):
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
+            for old in place.glob(f"{SCRATCH}*"):
                 if time.time() - old.stat().st_mtime > 3600:
-                    shutil.rmtree(old)
+                    shutil.rmtree(old, ignore_errors=True)
 
 
 def _reason(error: Exception) -> str:

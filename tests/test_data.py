@@ -174,7 +174,10 @@ def names(folder):
 
 
 def test_good_mirror_then_without_it(folder, serve, monkeypatch, capsys):
-    server = serve(GOOD)
+    from torchvision import datasets
+
+    server, second = serve(GOOD), serve(GOOD)
+    monkeypatch.setattr(datasets.MNIST, "mirrors", [second.url + "/"])
     monkeypatch.setenv("LABKIT_MIRROR", server.url)
     monkeypatch.setattr(data, "TIMEOUT", 3)
     timeouts = []
@@ -188,6 +191,7 @@ def test_good_mirror_then_without_it(folder, serve, monkeypatch, capsys):
     assert set(timeouts) == {3} and socket.getdefaulttimeout() is None
     assert names(folder) == ["mnist.npz"]
     seen = len(server.seen)
+    assert seen and not second.seen
     assert is_right(data.load()) and len(server.seen) == seen
     assert capsys.readouterr() == ("", "")
 
@@ -367,9 +371,7 @@ def results(process):
 
 
 def test_killed_while_downloading(folder, serve, tmp_path, monkeypatch):
-    process = python(
-        DRIVER, driver((folder, tmp_path)), LABKIT_MIRROR=serve(GOOD, "half").url
-    )
+    process = python(DRIVER, driver((folder, tmp_path)), LABKIT_MIRROR=serve(GOOD, "half").url)
     part = f"{data.SCRATCH}*/MNIST/raw/{FILES[0]}"
     end = time.monotonic() + 30
     while not any(p.stat().st_size for p in folder.glob(part)):
@@ -386,6 +388,32 @@ def test_killed_while_downloading(folder, serve, tmp_path, monkeypatch):
     os.utime(folder / left, (time.time() - 4000,) * 2)
     (folder / "mnist.npz").unlink()
     assert is_right(data.load()) and names(folder) == ["mnist.npz"]
+
+
+def test_killed_while_storing(tmp_path, capsys):
+    """Readers see whole copies at every moment, also when the writer is killed at any moment."""
+    arrays = tmp_path / "arrays.npz"
+    np.savez(arrays, *ARRAYS)
+    code = """if True:
+        import sys, pathlib, numpy as np
+        from labkit import data
+        arrays = tuple(np.load(sys.argv[1]).values())
+        while True:
+            data._store(arrays, "mnist", pathlib.Path(sys.argv[2]))"""
+    for round in range(3):
+        folder = tmp_path / str(round)
+        folder.mkdir()
+        process, reads = python(code, str(arrays), str(folder)), 0
+        end = time.monotonic() + 30
+        while reads < 200 and time.monotonic() < end:
+            got = data._stored("mnist", folder)
+            assert capsys.readouterr().out == ""  # never damaged: not there yet, or whole
+            if got is not None:
+                reads += 1
+                assert all(map(np.array_equal, got, ARRAYS))
+        process.kill()
+        process.communicate()
+        assert reads == 200 and all(map(np.array_equal, data._stored("mnist", folder), ARRAYS))
 
 
 def test_two_processes_at_once(folder, serve, tmp_path):
@@ -429,9 +457,10 @@ def test_read_only_folder_and_full_disk(folder, serve, tmp_path):
 def test_loading_again_is_fast_and_light(tmp_path):
     """As large as MNIST. Best of three: on a virtual machine the first may wait for new memory."""
     rng = np.random.default_rng(0)
-    arrays = [a for n in (60_000, 10_000) for a in (
-        rng.integers(0, 256, (n, 28, 28), dtype=np.uint8), np.arange(n, dtype=np.uint8) % 10)]
-    data._store(tuple(arrays), "mnist", tmp_path)
+    images = rng.integers(0, 256, (70_000, 28, 28), dtype=np.uint8)
+    labels = np.arange(70_000, dtype=np.uint8) % 10
+    parts = (images[:60_000], labels[:60_000], images[60_000:], labels[60_000:])
+    data._store(parts, "mnist", tmp_path)
     code = """if True:
         import sys, time
         from labkit import data
