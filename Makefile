@@ -11,7 +11,7 @@ lab: $(READY)  ## open JupyterLab on the course; ARGS="--no-browser --port 9999"
 	$(BIN)/jupyter lab $(ROOT_FLAG) $(ARGS) notebooks/00_start_here.ipynb
 
 test: $(READY)  ## unit tests, structure tests and every notebook
-	$(BIN)/python -m pytest $(ARGS)
+	LABKIT_RESULTS=$(CURDIR)/_build/results $(BIN)/python -m pytest $(ARGS)
 
 book: $(READY)  ## the website, in _build/html
 	$(BIN)/jupyter-book build -W -n --keep-going . $(ARGS)

@@ -136,7 +136,9 @@ def _plan(data, batch_size, epochs, iterations) -> tuple[int, int, int]:
     per_epoch = examples // batch_size
     total = iterations if epochs is None else epochs * per_epoch
     if total < 1:
-        raise ValueError(f"epochs={epochs}, iterations={iterations}: nothing to do; give 1 or more.")
+        raise ValueError(
+            f"epochs={epochs}, iterations={iterations}: nothing to do; give 1 or more."
+        )
     return examples, per_epoch, total
 
 

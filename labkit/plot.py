@@ -57,13 +57,19 @@ def show(figure: Figure, *, alt: str) -> None:
 
 def _png(figure: Figure) -> dict[str, object]:
     buffer = io.BytesIO()
-    # Without the version that matplotlib writes into the file, equal figures are equal bytes.
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    figure.savefig(buffer, format="png")
     plt.close(figure)
-    return {
-        "image/png": base64.b64encode(buffer.getvalue()).decode(),
-        "text/plain": "<Figure>",
-    }
+    return {"image/png": _small_png(Image.open(buffer)), "text/plain": "<Figure>"}
+
+
+def _small_png(picture: Image.Image) -> str:
+    """A PNG of 256 colours, base64: a third of the size, and no difference to the eye."""
+    buffer = io.BytesIO()
+    palette = picture.convert("RGB").quantize(
+        256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE
+    )
+    palette.save(buffer, format="png", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def montage(images: Float[np.ndarray, "n height width"], columns: int, *, gap: int = 1):
@@ -168,6 +174,9 @@ def energies(
     steps = np.arange(len(traces))
     lines = {f"layer {i + 1}": (steps, traces[:, i]) for i in range(traces.shape[1])}
     lines["sum"] = (steps, traces.sum(axis=1))
+    if log:  # a layer without error has no place on a logarithmic axis
+        floor = 1e-5 * traces.sum(axis=1).max()
+        lines = {name: (x, np.where(y > floor, y, np.nan)) for name, (x, y) in lines.items()}
     curves(lines, alt=alt, title=title, xlabel=xlabel, ylabel="energy", log=log)
 
 
@@ -187,15 +196,15 @@ def scrubber(
     """
     pictures = [_pixels(frame, limits) for frame in frames]
     if len(pictures) < 2 or len(labels) != len(pictures):
-        raise ValueError(f"{len(pictures)} frames and {len(labels)} labels; give 2 or more of both.")
+        raise ValueError(
+            f"{len(pictures)} frames and {len(labels)} labels; give 2 or more of both."
+        )
     if len({picture.size for picture in pictures}) > 1:
         raise ValueError("all frames must have the same size")
     wide, high = pictures[0].size
     sprite = Image.new("RGB", (wide, high * len(pictures)))
     for i, picture in enumerate(pictures):
         sprite.paste(picture, (0, i * high))
-    buffer = io.BytesIO()
-    sprite.quantize(64, dither=Image.Dither.NONE).save(buffer, format="png", optimize=True)
     last = len(pictures) - 1
     text = html.escape(alt, quote=True)
     names = html.escape("|".join(str(label).replace("|", "/") for label in labels), quote=True)
@@ -212,7 +221,7 @@ def scrubber(
             'color:#222;padding:.5em .7em;border-radius:4px;font:14px/1.5 sans-serif">'
             + (f'<div style="font-weight:600">{html.escape(title)}</div>' if title else "")
             + f'<div role="img" aria-label="{text}" style="width:100%;aspect-ratio:{wide}/{high};'
-            f"background:url(data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}) "
+            f"background:url(data:image/png;base64,{_small_png(sprite)}) "
             f'0 0/100% {100 * len(pictures)}%;image-rendering:{smooth}"></div>'
             f'<input type="range" min="0" max="{last}" value="0" data-labels="{names}" '
             f'aria-label="{html.escape(title or alt, quote=True)}" '
@@ -227,7 +236,8 @@ def _pixels(frame, limits: tuple[float, float]) -> Image.Image:
     if isinstance(frame, Figure):
         frame.set_layout_engine("tight")
         buffer = io.BytesIO()
-        frame.savefig(buffer, format="png", bbox_inches=None)  # all frames of one size
+        with plt.rc_context({"savefig.bbox": None}):  # uncropped: all frames of one size
+            frame.savefig(buffer, format="png")
         plt.close(frame)
         return Image.open(buffer).convert("RGB")
     low, high = limits

@@ -19,7 +19,7 @@ def folder() -> Path:
     return Path(os.environ.get("LABKIT_RESULTS") or default)
 
 
-def save(name: str, **arrays) -> None:
+def save(name: str, /, **arrays) -> None:
     """Save named arrays (metrics, curves, samples, times) as `name`-`dataset`.npz, all or nothing.
 
     Device, versions and dataset are saved with them. Raises ValueError where the arrays hold

@@ -8,6 +8,7 @@ from importlib import resources
 
 import jax
 import platformdirs
+from IPython.display import Image, display
 
 from labkit import data, plot
 
@@ -34,7 +35,8 @@ def versions() -> dict[str, str]:
 
 
 def start(notebook: str) -> None:
-    """Prepare a notebook, and print device, versions, data and the time that *Run all* takes.
+    """Prepare a notebook; print device, versions, data and the time that *Run all* takes; show
+    the picture that the reader will have made.
 
     `notebook` is its file name without ending, as in `labkit/times.toml`. JAX's compilation cache
     goes to a folder of the user's (LABKIT_CACHE), so a second run skips most compiling.
@@ -49,6 +51,9 @@ def start(notebook: str) -> None:
     print("versions  " + ", ".join(f"{name} {v}" for name, v in versions().items()))
     print(f"dataset   {dataset.source}")
     print(f"Run all   {expected_time(notebook)}")
+    picture = resources.files("labkit").joinpath("pictures", f"{notebook}.png")
+    if picture.is_file():
+        display(Image(picture.read_bytes(), alt="What you will have made by the end"))
 
 
 def expected_time(notebook: str) -> str:

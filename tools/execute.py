@@ -4,10 +4,12 @@ usage: python tools/execute.py [--times] [NOTEBOOK ...]
 
 Cells tagged `timing` print measured times, which vary. Their stored outputs are kept as long as
 the new ones say the same and no number moved by more than a factor of two. `--times` writes how
-long each notebook took into labkit/times.toml.
+long each notebook took into labkit/times.toml. The figure of the cell tagged `picture` goes to
+labkit/pictures, from where the setup cell shows it.
 """
 
 import argparse
+import base64
 import os
 import re
 import time
@@ -19,6 +21,7 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parent.parent
 TIMES = ROOT / "labkit" / "times.toml"
+PICTURES = ROOT / "labkit" / "pictures"
 NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 ENVIRONMENT = {"LABKIT_DATASET": "mnist", "LABKIT_STATIC": "1", "TQDM_DISABLE": "1"}
 
@@ -40,11 +43,30 @@ def execute(path: Path) -> float:
         cell.outputs = merge_streams(cell.outputs)
         if "timing" in cell.metadata.get("tags", []) and same_story(old, cell.outputs):
             cell.outputs = old
+    show_picture(notebook, path.stem)
     notebook.metadata.language_info = {"name": "python"}
     temporary = path.with_suffix(".tmp")
     nbformat.write(notebook, temporary)
     temporary.replace(path)
     return seconds
+
+
+def show_picture(notebook, name: str) -> None:
+    """Keep the figure of the cell tagged `picture`; put it into the setup cell's output."""
+    tagged = {tag: cell for cell in notebook.cells for tag in cell.metadata.get("tags", [])}
+    picture = next(o for o in tagged["picture"].outputs if "image/png" in o.get("data", {}))
+    encoded, alt = picture.data["image/png"], picture.metadata["image/png"]["alt"]
+    PICTURES.mkdir(exist_ok=True)
+    (PICTURES / f"{name}.png").write_bytes(base64.b64decode(encoded))
+    setup = tagged["setup"]
+    setup.outputs = [o for o in setup.outputs if "image/png" not in o.get("data", {})]
+    setup.outputs.append(
+        nbformat.v4.new_output(
+            "display_data",
+            data={"image/png": encoded, "text/plain": "<Figure>"},
+            metadata={"image/png": {"alt": alt}},
+        )
+    )
 
 
 def merge_streams(outputs: list) -> list:

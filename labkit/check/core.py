@@ -59,7 +59,7 @@ def close(claim: str, got, want, *, tolerance: float = 1e-5, hint: str = "") -> 
             raise CheckFailed(f"✗ {claim}: shapes {shapes[0]} and {shapes[1]} differ. {hint}")
         gap = max(np.abs(g - w).max() for g, w in zip(_leaves(got), _leaves(want), strict=True))
         raise CheckFailed(
-            f"✗ {claim}: the largest difference is {gap:.3g}, more than {tolerance:g} allows. {hint}"
+            f"✗ {claim}: the largest difference, {gap:.3g}, is over {tolerance:g}. {hint}"
         )
     print(f"✓ {claim}")
 
@@ -148,8 +148,10 @@ def attempt(answer: Callable, *args, **kwargs):
     try:
         value = answer(*args, **kwargs)
     except Exception as error:
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        line = f" (at `{place.line}`)" if place.line else ""
+        own = [
+            f for f in traceback.extract_tb(error.__traceback__) if "-packages" not in f.filename
+        ]
+        line = f" (at `{own[-1].line}`)" if own[1:] and own[-1].line else ""
         summary = f"{error}".strip().splitlines()
         reason = f": {summary[0]}" if summary else ""
         raise Mistake(f"your code raised {type(error).__name__}{reason}{line}") from error

@@ -159,14 +159,13 @@ def exercise_1_3(answer):
 def exercise_1_4(answer):
     model, activities, x, y = _problem()
     rate, tolerance = 0.1, 0.05
-    counts, states = [], {}
     z, history = activities, []
-    for step in range(60):
+    for _ in range(60):
         gradients = _gradients(model, z, x, y)
         history.append((z, max(np.abs(g).max() for g in gradients)))
         z = [a - rate * BATCH * g for a, g in zip(z, gradients, strict=True)]
     small = [step for step, (_, size) in enumerate(history) if BATCH * size < tolerance]
-    counts, states = small[0], history[small[0]][0]
+    needed, state = small[0], history[small[0]][0]
     got = attempt(answer, model, activities, x, y, rate, tolerance, 50)
     if not (isinstance(got, (tuple, list)) and len(got) == 2):
         raise Mistake("return two things: the activities and the number of steps taken.")
@@ -174,19 +173,19 @@ def exercise_1_4(answer):
     limited = attempt(answer, model, activities, x, y, rate, tolerance, 3)
     if taken == 50:
         raise Mistake("it ran to max_steps although the gradients had become small long before.")
-    if taken in (counts - 1, counts + 1):
+    if taken in (needed - 1, needed + 1):
         raise Mistake(
-            f"off by one: you took {taken} steps, {counts} are needed. Look at the gradient at "
+            f"off by one: you took {taken} steps, {needed} are needed. Look at the gradient at "
             "the current activities before deciding on the next step."
         )
-    if taken != counts:
+    if taken != needed:
         raise Mistake(
-            f"you took {taken} steps, expected {counts}. Compare the largest absolute entry of "
+            f"you took {taken} steps, expected {needed}. Compare the largest absolute entry of "
             "all activity gradients, per example (N times that of F), with the tolerance."
         )
     expect(
         list(got[0])[:-1],
-        states[:-1],
+        state[:-1],
         {"you stopped at the right time but returned the start.": activities[:-1]},
     )
     if int(limited[1]) != 3:

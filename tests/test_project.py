@@ -1,0 +1,84 @@
+"""The two commands, the environment, the licence: what a clone promises before anything runs."""
+
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+
+
+def test_environment_yml_holds_python_pip_and_the_package_only():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text("utf-8"))
+    python, pip, by_pip = environment["dependencies"]
+    assert python == "python" + PROJECT["requires-python"] and pip == "pip"
+    ((extras,),) = [re.findall(r"-e \.\[([\w,]+)\]", line) for line in by_pip["pip"]]
+    assert set(extras.split(",")) <= set(PROJECT["optional-dependencies"])
+
+
+def test_dependencies_are_lower_bounds():
+    for requirement in PROJECT["dependencies"]:
+        assert re.fullmatch(r"[a-z-]+>=[\d.]+", requirement), requirement
+    assert {"lab", "test", "book", "gpu"} <= PROJECT["optional-dependencies"].keys()
+
+
+def test_what_colab_preinstalls_satisfies_the_lower_bounds():
+    """Versions of Colab's image of August 2026 (DESIGN section 7)."""
+    colab = {
+        "ipywidgets": "7.7.1", "jax": "0.7.2", "matplotlib": "3.10.0", "numpy": "2.1.3",
+        "optax": "0.2.8", "scikit-learn": "1.6.1", "torchvision": "0.26",
+    }  # fmt: skip
+    bounds = dict(requirement.split(">=") for requirement in PROJECT["dependencies"])
+    as_numbers = lambda version: [int(part) for part in version.split(".")]
+    for package, version in colab.items():
+        assert as_numbers(bounds[package]) <= as_numbers(version), package
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("lab", "jupyter lab"),
+        ("test", "python -m pytest"),
+        ("book", "jupyter-book build -W -n --keep-going"),
+        ("execute", "tools/execute.py"),
+        ("stamp", "tools/stamp.py"),
+        ("clean", "rm -rf .venv _build"),
+    ],
+)
+def test_each_command_of_the_readme_exists(target, words):
+    dry = subprocess.run(
+        ["make", "--dry-run", target, "ARGS=--some-option"], cwd=ROOT, capture_output=True, text=True
+    )  # fmt: skip
+    assert dry.returncode == 0 and words in dry.stdout
+    assert f"make {target}" in (ROOT / "README.md").read_text("utf-8")
+    if target not in ("clean", "stamp"):
+        assert "--some-option" in dry.stdout
+
+
+def test_the_cpu_index_is_asked_once_briefly_and_alone():
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    line = next(line for line in makefile.splitlines() if "$(CPU_TORCH)" in line)
+    for option in ("--isolated", "--retries 0", "--timeout 5", "--index-url", "torch torchvision"):
+        assert option in line
+
+
+def test_nothing_tracked_names_a_machine_or_holds_mnist():
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    for name in filter(None, listed.stdout.split("\0")):
+        assert "ubyte" not in name and not name.endswith(".npz"), name
+        text = (ROOT / name).read_bytes().decode("utf-8", "ignore")
+        if name not in ("tests/test_notebooks.py", "tests/test_project.py"):
+            assert not re.search(r"(?<![\w.~:/])/(?:root|home|work|Users)/\w", text), name
+
+
+def test_licences():
+    licence = (ROOT / "LICENSE").read_text("utf-8")
+    assert "MIT License" in licence and "CC BY 4.0" in licence
