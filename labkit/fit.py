@@ -50,9 +50,9 @@ def fit(
     """Train: `state, metrics = step(state, batch, key)`, over and over; explained in notebook 01.
 
     `data` is an array, or a tree of arrays, whose first axes have the same length N. It goes to
-    the device once. Each epoch draws a permutation of it there and scans over N // batch_size
-    batches in one compiled call (an incomplete last batch is left out). The batch is split over
-    all local devices where batch_size divides by their number, over as many as divide it if not.
+    the device once. Each epoch draws a permutation of it and scans over N // batch_size batches
+    in one compiled call (an incomplete last batch is left out). The batch is split over all local
+    devices where batch_size divides by their number, over as many as divide it if not.
 
     Give either `epochs` or `iterations`. `evaluate(state)` runs after each epoch, or after
     `every` iterations, and once more at the end. `state` may hold anything; its arrays are
@@ -76,31 +76,49 @@ def fit(
     data = jax.device_put(data, replicated)
     key = jax.device_put(key, replicated)
 
-    @partial(jax.jit, static_argnames="length", donate_argnums=0, out_shardings=replicated)
-    def run(arrays, data, key, epoch, start, *, length):
-        epoch_key = jax.random.fold_in(key, epoch)
-        order = jax.random.permutation(jax.random.fold_in(epoch_key, 0), examples)
+    @partial(jax.jit, out_shardings=replicated)
+    def permutation(key, epoch):
+        return jax.random.permutation(
+            jax.random.fold_in(jax.random.fold_in(key, epoch), 0), examples
+        )
 
-        def body(arrays, i):
-            index = jax.lax.dynamic_slice(order, (i * batch_size,), (batch_size,))
-            batch = jax.tree.map(lambda a: jax.lax.with_sharding_constraint(a[index], split), data)
-            step_key = jax.random.fold_in(epoch_key, i + 1)
+    def rows_of(first: int, last: int) -> np.ndarray:
+        """Which examples the iterations first … last-1 take, (last - first, batch_size)."""
+        parts = []
+        for epoch in range(first // per_epoch, (last - 1) // per_epoch + 1):
+            if epoch not in orders:
+                orders.clear()
+                orders[epoch] = np.asarray(permutation(key, epoch))[: per_epoch * batch_size]
+            begin = epoch * per_epoch
+            order = orders[epoch].reshape(per_epoch, batch_size)
+            parts.append(order[max(first - begin, 0) : last - begin])
+        return np.concatenate(parts)
+
+    @partial(jax.jit, donate_argnums=0, out_shardings=replicated)
+    def run(arrays, data, key, rows, iterations):
+        def body(arrays, now):
+            rows, iteration = now
+            batch = jax.tree.map(lambda a: jax.lax.with_sharding_constraint(a[rows], split), data)
+            epoch_key = jax.random.fold_in(key, iteration // per_epoch)
+            step_key = jax.random.fold_in(epoch_key, iteration % per_epoch + 1)
             state, metrics = step(eqx.combine(arrays, static), batch, step_key)
             return eqx.filter(state, eqx.is_array), metrics
 
-        return jax.lax.scan(body, arrays, start + jnp.arange(length))
+        return jax.lax.scan(body, arrays, (rows, iterations))
 
-    compiled, chunks, evaluations = {}, [], []
+    orders, compiled, chunks, evaluations = {}, {}, [], []
     done, seconds, compile_seconds = 0, 0.0, 0.0
     quiet = {} if progress else {"disable": True}  # left out, TQDM_DISABLE=1 has its say
     with tqdm(total=total, unit="it", leave=False, **quiet) as bar:
         while done < total:
-            epoch, start = divmod(done, per_epoch)
-            length = min(per_epoch - start, interval - done % interval, total - done)
-            arguments = arrays, data, key, jnp.asarray(epoch), jnp.asarray(start)
+            length = min(interval - done % interval, total - done)
+            began = time.perf_counter()
+            rows, iterations = rows_of(done, done + length), np.arange(done, done + length)
+            arguments = arrays, data, key, *jax.device_put((rows, iterations), replicated)
+            seconds += time.perf_counter() - began
             if length not in compiled:
                 began = time.perf_counter()
-                compiled[length] = run.lower(*arguments, length=length).compile()
+                compiled[length] = run.lower(*arguments).compile()
                 compile_seconds += time.perf_counter() - began
             began = time.perf_counter()
             arrays, metrics = jax.block_until_ready(compiled[length](*arguments))
