@@ -45,6 +45,8 @@ def start(notebook: str) -> None:
     if not jax.config.jax_compilation_cache_dir:
         jax.config.update("jax_compilation_cache_dir", os.path.join(cache, "jax"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    # A GPU's shortcut for float32 products (TF32) would blur identities that the book checks.
+    jax.config.update("jax_default_matmul_precision", "float32")
     plot.use_style()
     dataset = data.load("mnist")
     print(f"device    {device()}")

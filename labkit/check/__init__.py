@@ -3,6 +3,7 @@
 from labkit.check.core import CheckFailed, close, result, that
 from labkit.check.nb00 import *  # noqa: F403
 from labkit.check.nb01 import *  # noqa: F403
+from labkit.check.nb02 import *  # noqa: F403
 from labkit.check.nb03 import *  # noqa: F403
 
 __all__ = ["CheckFailed", "close", "result", "that"]

@@ -1,0 +1,306 @@
+"""An independent judge of generated digits: a small convolutional network, trained once, kept.
+
+It says what a picture looks like to someone who did not make it: which digit, how surely, and how
+far a set of pictures lies from real ones (a Fréchet distance in its features). It was trained on
+clean digits only, so it has an opinion about noise as well: a high agreement alone is no quality.
+
+    judged = judge.load()                        # trains on the first call, then reads a file
+    judged.score(images, labels)                 # agreement, confidence, entropy, sample size
+    judged.frechet(images, digits.test_images)   # distance and both sample sizes
+"""
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import platformdirs
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from labkit import data
+from labkit.fit import fit
+
+RECIPE = "1: conv 5×5/2 32, conv 3×3/2 64, dense 64; adam one-cycle 4e-3, shifts of a pixel"
+FEATURES = 64
+CHUNK = 500  # images that go through the network at once; bounds memory
+
+
+class Score(NamedTuple):
+    """What the judge thinks of n images.
+
+    agreement: share of the images that it reads as their label, in % (NaN without labels).
+    confidence: mean of its largest probability, 0.1 to 1.
+    entropy: entropy of its mean prediction in nats; ln 10 = 2.30 where all digits come up equally
+    often, 0 where only one does.
+    """
+
+    agreement: float
+    confidence: float
+    entropy: float
+    n: int
+
+    def __str__(self) -> str:
+        agreement = "" if np.isnan(self.agreement) else f"agreement {self.agreement:.1f} %, "
+        return (
+            f"{agreement}confidence {self.confidence:.3f}, entropy {self.entropy:.2f} nats "
+            f"({self.n:,} images)"
+        )
+
+
+class Frechet(NamedTuple):
+    """Fréchet distance (squared, as in FID) of n images from reference_n others, in features.
+
+    It is biased upwards, the more so the smaller the samples: compare at equal sizes only.
+    """
+
+    distance: float
+    n: int
+    reference_n: int
+
+    def __str__(self) -> str:
+        sizes = f"{self.n:,} images against {self.reference_n:,}"
+        return f"Fréchet distance {self.distance:.2f} ({sizes})"
+
+
+class Judge(NamedTuple):
+    """A trained judge; `load` makes one. accuracy: in % of the dataset's test images."""
+
+    weights: dict[str, np.ndarray]
+    dataset: str
+    accuracy: float
+
+    def __repr__(self) -> str:
+        return f"judge of {self.dataset}: reads {self.accuracy:.2f} % of its test images correctly"
+
+    def features(self, images: Float[np.ndarray, "n 784"]) -> Float[np.ndarray, "n 64"]:
+        """The last hidden layer for images (n, 784) or (n, 28, 28) in [0, 1]."""
+        return self._run(images)[0]
+
+    def probabilities(self, images: Float[np.ndarray, "n 784"]) -> Float[np.ndarray, "n 10"]:
+        """Probabilities of the ten classes for images (n, 784) or (n, 28, 28) in [0, 1]."""
+        return np.asarray(jax.nn.softmax(self._run(images)[1], axis=1))
+
+    def score(
+        self, images: Float[np.ndarray, "n 784"], labels: Int[np.ndarray, " n"] | None = None
+    ) -> Score:
+        """Agreement with `labels` (where given), confidence and entropy; see `Score`.
+
+        Raises ValueError for images of another shape or outside [0, 1] and for other labels.
+        """
+        probabilities = self.probabilities(images)
+        agreement = np.nan
+        if labels is not None:
+            labels = _checked_labels(labels, len(probabilities))
+            agreement = 100 * np.mean(probabilities.argmax(axis=1) == labels)
+        mean = probabilities.mean(axis=0, dtype=np.float64)
+        entropy = -np.sum(mean * np.log(np.maximum(mean, 1e-30)))
+        confidence = probabilities.max(axis=1).mean(dtype=np.float64)
+        return Score(float(agreement), float(confidence), float(entropy), len(probabilities))
+
+    def frechet(
+        self, images: Float[np.ndarray, "n 784"], reference: Float[np.ndarray, "m 784"]
+    ) -> Frechet:
+        """Fréchet distance between two sets of images in the judge's features; see `Frechet`."""
+        both = self.features(images), self.features(reference)
+        return Frechet(frechet_distance(*both), *map(len, both))
+
+    def _run(self, images) -> tuple[np.ndarray, np.ndarray]:
+        images = _checked_images(images)
+        parts = []
+        for start in range(0, len(images), CHUNK):
+            chunk = images[start : start + CHUNK]
+            filled = np.pad(chunk, ((0, CHUNK - len(chunk)), (0, 0)))  # one shape, one compile
+            parts.append([np.asarray(out)[: len(chunk)] for out in _compiled(self.weights, filled)])
+        return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+
+
+def load(dataset: data.Dataset | None = None, *, seed: int = 0) -> Judge:
+    """The judge of a dataset, by default the one in use (`data.load("mnist")`).
+
+    Reads it from the folder LABKIT_CACHE (default: a cache folder of the user), or trains it
+    there and then, in less than a minute on two CPU cores, and keeps it. A damaged file is said
+    and replaced.
+    """
+    dataset = data.load("mnist") if dataset is None else dataset
+    folder = Path(os.environ.get("LABKIT_CACHE") or platformdirs.user_cache_dir("labkit"))
+    path = folder.expanduser() / f"judge-{dataset.name}-{_fingerprint(dataset, seed)}.npz"
+    judge = _stored(path, dataset.name)
+    if judge is None:
+        print(f"labkit: training the judge on {dataset.name}, once …", flush=True)
+        weights = _train(dataset, seed)
+        judge = Judge(weights, dataset.name, 0.0)
+        score = judge.score(dataset.test_images, dataset.test_labels)
+        judge = judge._replace(accuracy=score.agreement)
+        _store(judge, path)
+    return judge
+
+
+def frechet_distance(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"]) -> float:
+    """|μ_a − μ_b|² + tr(Σ_a + Σ_b − 2(Σ_a^½ Σ_b Σ_a^½)^½), the squared 2-Wasserstein distance
+    between Gaussians fitted to two samples (Dowson & Landau 1982; Heusel et al. 2017).
+
+    In float64 and with symmetric eigenvalues only, so it is real and not negative, for samples
+    smaller than d as well. Raises ValueError for fewer than two rows or other shapes.
+    """
+    a, b = (np.asarray(sample, dtype=np.float64) for sample in (a, b))
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
+        raise ValueError(
+            f"a Fréchet distance needs two samples (n, d) and (m, d) of at least two rows each, "
+            f"not {a.shape} and {b.shape}"
+        )
+    covariances = [np.atleast_2d(np.cov(sample, rowvar=False)) for sample in (a, b)]
+    values, vectors = np.linalg.eigh(covariances[0])
+    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+    cross = np.linalg.eigvalsh(root @ covariances[1] @ root)
+    between = np.sum((a.mean(axis=0) - b.mean(axis=0)) ** 2)
+    within = np.trace(covariances[0]) + np.trace(covariances[1])
+    return float(max(0.0, between + within - 2 * np.sqrt(np.maximum(cross, 0)).sum()))
+
+
+def _patches(x: Float[Array, "n h w c"], size: int, stride: int) -> Float[Array, "n k l p"]:
+    """All size×size windows, flattened: a convolution becomes one matrix product, which JAX
+    computes several times faster on a CPU than the convolution itself."""
+    end = x.shape[1] - size + 1
+    windows = [x[:, i : i + end : stride, j : j + end : stride] for i, j in np.ndindex(size, size)]
+    return jnp.concatenate(windows, axis=-1)
+
+
+def _network(weights: dict[str, Array], images: Float[Array, "n 784"]) -> tuple[Array, Array]:
+    """Features (n, 64) and logits (n, 10)."""
+    x = images.reshape(-1, 28, 28, 1)
+    x = jax.nn.relu(_patches(x, 5, 2) @ weights["W1"] + weights["b1"])  # 12 × 12 × 32
+    x = jax.nn.relu(_patches(x, 3, 2) @ weights["W2"] + weights["b2"])  # 5 × 5 × 64
+    features = jax.nn.relu(x.reshape(len(x), -1) @ weights["W3"] + weights["b3"])
+    return features, features @ weights["W4"] + weights["b4"]
+
+
+_compiled = jax.jit(_network)
+_SHAPES = {"1": (25, 32), "2": (9 * 32, 64), "3": (25 * 64, FEATURES), "4": (FEATURES, 10)}
+
+
+def _initial(key: PRNGKeyArray) -> dict[str, Array]:
+    weights = {}
+    for part, (layer, shape) in zip(jax.random.split(key, 4), _SHAPES.items(), strict=True):
+        weights[f"W{layer}"] = jax.random.normal(part, shape) * np.sqrt(2 / shape[0])
+        weights[f"b{layer}"] = jnp.zeros(shape[1])
+    return weights
+
+
+def _shifted(images: Float[Array, "n 784"], key: PRNGKeyArray) -> Float[Array, "n 784"]:
+    """Every image moved by −1, 0 or 1 pixels each way, at random."""
+    padded = jnp.pad(images.reshape(-1, 28, 28), ((0, 0), (1, 1), (1, 1)))
+    moves = jax.random.randint(key, (len(images), 2), 0, 3)
+    cut = jax.vmap(lambda image, move: jax.lax.dynamic_slice(image, move, (28, 28)))
+    return cut(padded, moves).reshape(len(images), -1)
+
+
+def _train(dataset: data.Dataset, seed: int) -> dict[str, np.ndarray]:
+    batch_size = min(256, len(dataset.train_images))
+    iterations = max(400, 5 * (len(dataset.train_images) // batch_size))
+    optimiser = optax.adam(optax.cosine_onecycle_schedule(iterations, 4e-3, 0.2))
+
+    def loss(weights, images, labels):
+        logits = _network(weights, images)[1]
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    def step(state, batch, key):
+        weights, optimiser_state = state
+        images, labels = batch
+        value, gradients = jax.value_and_grad(loss)(weights, _shifted(images, key), labels)
+        updates, optimiser_state = optimiser.update(gradients, optimiser_state)
+        return (eqx.apply_updates(weights, updates), optimiser_state), {"loss": value}
+
+    weights = _initial(jax.random.key(seed))
+    (weights, _), _ = fit(
+        step,
+        (weights, optimiser.init(weights)),
+        (data.flatten(dataset.train_images), dataset.train_labels),
+        key=jax.random.key(seed),
+        batch_size=batch_size,
+        iterations=iterations,
+    )
+    return {name: np.asarray(weight) for name, weight in weights.items()}
+
+
+def _fingerprint(dataset: data.Dataset, seed: int) -> str:
+    """Eight letters that change with the recipe, the seed and the training data."""
+    digest = hashlib.sha256(f"{RECIPE}|{seed}|{dataset.train_images.shape}".encode())
+    digest.update(np.ascontiguousarray(dataset.train_labels).tobytes())
+    digest.update(np.ascontiguousarray(dataset.train_images[::101]).tobytes())
+    return digest.hexdigest()[:8]
+
+
+def _stored(path: Path, name: str) -> Judge | None:
+    """The judge in a file, or None where there is none or it is damaged (which is said)."""
+    try:
+        with np.load(path, allow_pickle=False) as file:  # every array has a checksum
+            weights = {key: file[key] for key in file.files if key != "accuracy"}
+            accuracy = float(file["accuracy"])
+        shapes = {f"W{layer}": shape for layer, shape in _SHAPES.items()}
+        shapes |= {f"b{layer}": shape[1:] for layer, shape in _SHAPES.items()}
+        if {key: weight.shape for key, weight in weights.items()} != shapes or not all(
+            np.isfinite(weight).all() for weight in weights.values()
+        ):
+            raise ValueError("not the arrays of a judge")
+        return Judge(weights, name, accuracy)
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # whatever a damaged file may cause
+        print(f"labkit: the stored judge of {name} is damaged ({type(error).__name__}).")
+        return None
+
+
+def _store(judge: Judge, path: Path) -> None:
+    """Keep the judge: under its final name only once it is whole."""
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, accuracy=judge.accuracy, **judge.weights)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+        print(
+            f"labkit: the judge cannot be kept ({error.strerror}); LABKIT_CACHE names the folder."
+        )
+
+
+def _checked_images(images) -> Float[np.ndarray, "n 784"]:
+    images = np.asarray(images, dtype=np.float32)
+    if not (images.ndim == 2 and images.shape[1] == 784 or images.shape[1:] == (28, 28)):
+        raise ValueError(f"images have shape {images.shape}; the judge reads (n, 784), (n, 28, 28)")
+    if not len(images):
+        raise ValueError("no images to judge")
+    if not np.isfinite(images).all():
+        raise ValueError("some pixels are NaN or infinite")
+    low, high = images.min(), images.max()
+    if low < -1e-3 or high > 1 + 1e-3:
+        raise ValueError(
+            f"pixels lie between {low:.2f} and {high:.2f}, the judge reads [0, 1]: undo the "
+            "standardising (image * std + mean) and clip"
+        )
+    return images.reshape(len(images), 784)
+
+
+def _checked_labels(labels, n: int) -> Int[np.ndarray, " n"]:
+    labels = np.asarray(labels)
+    if labels.shape != (n,) or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            f"labels must be {n} whole numbers, one for each image, not {labels.dtype} of shape "
+            f"{labels.shape}; one-hot labels need .argmax(axis=1)"
+        )
+    if labels.min() < 0 or labels.max() > 9:
+        raise ValueError(
+            f"labels must lie in 0 … 9; they run from {labels.min()} to {labels.max()}"
+        )
+    return labels
