@@ -82,13 +82,19 @@ def fit(
             jax.random.fold_in(jax.random.fold_in(key, epoch), 0), examples
         )
 
+    began = time.perf_counter()
+    permutation = permutation.lower(key, np.int32(0)).compile()
+    compile_seconds = time.perf_counter() - began
+
     def rows_of(first: int, last: int) -> np.ndarray:
         """Which examples the iterations first … last-1 take, (last - first, batch_size)."""
         parts = []
         for epoch in range(first // per_epoch, (last - 1) // per_epoch + 1):
             if epoch not in orders:
                 orders.clear()
-                orders[epoch] = np.asarray(permutation(key, epoch))[: per_epoch * batch_size]
+                orders[epoch] = np.asarray(permutation(key, np.int32(epoch)))[
+                    : per_epoch * batch_size
+                ]
             begin = epoch * per_epoch
             order = orders[epoch].reshape(per_epoch, batch_size)
             parts.append(order[max(first - begin, 0) : last - begin])
@@ -107,7 +113,7 @@ def fit(
         return jax.lax.scan(body, arrays, (rows, iterations))
 
     orders, compiled, chunks, evaluations = {}, {}, [], []
-    done, seconds, compile_seconds = 0, 0.0, 0.0
+    done, seconds = 0, 0.0
     quiet = {} if progress else {"disable": True}  # left out, TQDM_DISABLE=1 has its say
     with tqdm(total=total, unit="it", leave=False, **quiet) as bar:
         while done < total:
