@@ -80,6 +80,8 @@ def test_begins_and_ends_as_every_notebook_does(path):
         assert part in text
     assert text.count("<details>") == text.count("</details>") >= 3
     assert "```{" not in text and ":::" not in text, "plain Markdown only"
+    broken = re.findall(r"[\x00-\x09\x0b-\x1f]|\n(?:Vert|ight|angle|ho)\b", text)
+    assert not broken, "a backslash of a formula was taken for an escape"
 
 
 @each
@@ -157,7 +159,9 @@ def test_links_lead_somewhere(path):
 
 @each
 def test_results_have_expected_ranges(path):
-    names = [n for c in code_cells(path) for n in re.findall(r'check\.result\(\s*"([^"]+)"', c.source)]
+    names = [
+        n for c in code_cells(path) for n in re.findall(r'check\.result\(\s*"([^"]+)"', c.source)
+    ]
     assert names and set(names) <= set(core._expected())
 
 
