@@ -19,9 +19,8 @@ from labkit import check  # noqa: E402
 from labkit.check import core  # noqa: E402
 
 PATHS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
-TAGS = {
-    "setup", "exercise", "check", "solution", "hide-input", "nbval-check-output", "timing", "picture",
-}  # fmt: skip
+TAGS = {"setup", "exercise", "check", "solution", "hide-input", "nbval-check-output"}
+TAGS |= {"timing", "picture"}
 HEADING = re.compile(r"### Exercise (\d+)\.(\d+) — .+ \([★☆]{3}, \d+ min\)")
 each = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 

@@ -52,9 +52,8 @@ def test_what_colab_preinstalls_satisfies_the_lower_bounds():
     ],
 )
 def test_each_command_of_the_readme_exists(target, words):
-    dry = subprocess.run(
-        ["make", "--dry-run", target, "ARGS=--some-option"], cwd=ROOT, capture_output=True, text=True
-    )  # fmt: skip
+    command = ["make", "--dry-run", target, "ARGS=--some-option"]
+    dry = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert dry.returncode == 0 and words in dry.stdout
     assert f"make {target}" in (ROOT / "README.md").read_text("utf-8")
     if target not in ("clean", "stamp"):
