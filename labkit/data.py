@@ -43,6 +43,7 @@ SCRATCH = "labkit-download-"  # unfinished work; swept when older than an hour
 NO_ROOM = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOENT}
 
 _in_use = "mnist"
+_said: set[str] = set()
 
 
 class DataUnavailable(RuntimeError):
@@ -92,7 +93,7 @@ def load(name: str = "mnist", digits: Iterable[int] | None = None) -> Dataset:
     classes = None if digits is None else _classes(digits)
     folder, mirror, wanted = _settings()
     if name == "mnist" and wanted == "digits":
-        print("labkit: LABKIT_DATASET=digits, so these are scikit-learn's digits, not MNIST.")
+        _say_once("labkit: LABKIT_DATASET=digits, so these are scikit-learn's digits, not MNIST.")
         name = "digits"
     if name == "digits":
         arrays = _embedded()
@@ -102,7 +103,7 @@ def load(name: str = "mnist", digits: Iterable[int] | None = None) -> Dataset:
         except DataUnavailable as error:
             if name != "mnist" or wanted == "mnist":
                 raise
-            print(_banner(str(error)))
+            _say_once(_banner(str(error)))
             name, arrays = "digits", _embedded()
     if name in ("mnist", "digits"):
         global _in_use
@@ -116,6 +117,13 @@ def load(name: str = "mnist", digits: Iterable[int] | None = None) -> Dataset:
             images = np.divide(images, np.float32(255), dtype=np.float32)
         parts += [images, labels.astype(np.int32)]
     return Dataset(*parts, name=name, source=SOURCES[name])
+
+
+def _say_once(text: str) -> None:
+    """Print what concerns the whole session the first time only; notebooks load more than once."""
+    if text not in _said:
+        print(text)
+        _said.add(text)
 
 
 def in_use() -> str:

@@ -142,6 +142,12 @@ def serve():
         server.close()
 
 
+@pytest.fixture(autouse=True)
+def a_new_session(monkeypatch):
+    """What was said in an earlier test is said again."""
+    monkeypatch.setattr(data, "_said", set())
+
+
 @pytest.fixture
 def clean(tmp_path, monkeypatch):
     """An empty LABKIT_DATA, no other LABKIT_ variable, temporary files apart."""
@@ -620,3 +626,11 @@ def test_batches():
     for arrays, size in (((images, labels[:9]), 3), ((images,), 0), ((images,), 11)):
         with pytest.raises(ValueError, match="no batches"):
             next(data.batches(arrays, size, seed=0))
+
+
+def test_which_data_is_said_once_in_a_session(clean, monkeypatch, capsys):
+    monkeypatch.setenv("LABKIT_DATASET", "digits")
+    assert data.load("mnist").name == "digits" and data.in_use() == "digits"
+    assert "LABKIT_DATASET=digits" in capsys.readouterr().out
+    data.load("mnist")
+    assert capsys.readouterr().out == ""
