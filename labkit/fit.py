@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -13,6 +13,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PRNGKeyArray, PyTree
 from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from labkit.checkpoint import Folder
 
 
 class Diverged(ArithmeticError):
@@ -45,6 +48,7 @@ def fit(
     iterations: int | None = None,
     evaluate: Callable[[PyTree], dict[str, float]] | None = None,
     every: int | None = None,
+    checkpoints: "Folder | None" = None,
     progress: bool = True,
 ) -> tuple[PyTree, History]:
     """Train: `state, metrics = step(state, batch, key)`, over and over; explained in notebook 01.
@@ -57,6 +61,10 @@ def fit(
     Give either `epochs` or `iterations`. `evaluate(state)` runs after each epoch, or after
     `every` iterations, and once more at the end. `state` may hold anything; its arrays are
     trained, the rest passes through. The arrays you pass in stay yours (they are copied once).
+
+    `checkpoints`, a `labkit.checkpoint.Folder`, saves the run as it goes. Where the folder holds
+    checkpoints of the same run already, training goes on from the newest, says so, and ends with
+    the very bits of a run that was never interrupted (on the same device, same versions).
 
     Returns the trained state and a `History`. Raises ValueError for arguments that do not fit
     and `Diverged` where a metric is not finite.
@@ -71,6 +79,20 @@ def fit(
     replicated = NamedSharding(mesh, PartitionSpec())
     split = NamedSharding(mesh, PartitionSpec("batch"))
 
+    run_name = {
+        "key": jax.random.key_data(key).tolist(),
+        "batch_size": batch_size,
+        "examples": examples,
+    }
+    done, chunks, evaluations, seconds, compile_seconds = 0, [], [], 0.0, 0.0
+    resumed = checkpoints.resume(state, total, run_name) if checkpoints else None
+    if resumed:
+        done, state, past = resumed
+        chunks = [past.metrics]
+        rows = _unstack(past.evaluations)  # one at the end of a shorter run is not this run's
+        evaluations = [r for r in rows if r["iteration"] % interval == 0 or done == total]
+        seconds, compile_seconds = past.seconds, past.compile_seconds
+
     arrays, static = eqx.partition(state, eqx.is_array)
     arrays = jax.device_put(jax.tree.map(jnp.copy, arrays), replicated)
     data = jax.device_put(data, replicated)
@@ -84,7 +106,7 @@ def fit(
 
     began = time.perf_counter()
     permutation = permutation.lower(key, np.int32(0)).compile()
-    compile_seconds = time.perf_counter() - began
+    compile_seconds += time.perf_counter() - began
 
     def rows_of(first: int, last: int) -> np.ndarray:
         """Which examples the iterations first … last-1 take, (last - first, batch_size)."""
@@ -112,12 +134,17 @@ def fit(
 
         return jax.lax.scan(body, arrays, (rows, iterations))
 
-    orders, compiled, chunks, evaluations = {}, {}, [], []
-    done, seconds = 0, 0.0
+    def history() -> History:
+        metrics = _stack(chunks, np.concatenate)
+        return History(metrics, _stack(evaluations, np.stack), seconds, compile_seconds)
+
+    orders, compiled = {}, {}
     quiet = {} if progress else {"disable": True}  # left out, TQDM_DISABLE=1 has its say
-    with tqdm(total=total, unit="it", leave=False, **quiet) as bar:
+    with tqdm(total=total, initial=done, unit="it", leave=False, **quiet) as bar:
         while done < total:
             length = min(interval - done % interval, total - done)
+            if checkpoints:
+                length = min(length, checkpoints.every - done % checkpoints.every)
             began = time.perf_counter()
             rows, iterations = rows_of(done, done + length), np.arange(done, done + length)
             arguments = arrays, data, key, *jax.device_put((rows, iterations), replicated)
@@ -137,11 +164,11 @@ def fit(
                 values = evaluate(eqx.combine(arrays, static))
                 evaluations.append({"iteration": done} | jax.device_get(values))
                 shown |= {name: float(v) for name, v in values.items() if np.ndim(v) == 0}
+            if checkpoints and done % checkpoints.every == 0:
+                checkpoints.save(done, eqx.combine(arrays, static), history(), run_name)
             bar.update(length)
             bar.set_postfix({name: f"{value:.4g}" for name, value in shown.items()})
-    return eqx.combine(arrays, static), History(
-        _stack(chunks, np.concatenate), _stack(evaluations, np.stack), seconds, compile_seconds
-    )
+    return eqx.combine(arrays, static), history()
 
 
 def _plan(data, batch_size, epochs, iterations) -> tuple[int, int, int]:
@@ -181,3 +208,7 @@ def _stop_if_not_finite(metrics: dict[str, np.ndarray], done: int, per_epoch: in
 
 def _stack(rows: list[dict[str, Any]], join: Callable) -> dict[str, np.ndarray]:
     return {name: join([row[name] for row in rows]) for name in (rows[0] if rows else {})}
+
+
+def _unstack(columns: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    return [dict(zip(columns, row)) for row in zip(*columns.values())]

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from labkit import results
+
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 
@@ -31,7 +33,8 @@ def test_what_colab_preinstalls_satisfies_the_lower_bounds():
     """Versions of Colab's image of August 2026 (DESIGN section 7)."""
     colab = {
         "ipywidgets": "7.7.1", "jax": "0.7.2", "matplotlib": "3.10.0", "numpy": "2.1.3",
-        "optax": "0.2.8", "scikit-learn": "1.6.1", "torchvision": "0.26",
+        "optax": "0.2.8", "orbax-checkpoint": "0.12.4",
+        "scikit-learn": "1.6.1", "torchvision": "0.26",
     }  # fmt: skip
     bounds = dict(requirement.split(">=") for requirement in PROJECT["dependencies"])
     as_numbers = lambda version: [int(part) for part in version.split(".")]
@@ -81,3 +84,15 @@ def test_nothing_tracked_names_a_machine_or_holds_mnist():
 def test_licences():
     licence = (ROOT / "LICENSE").read_text("utf-8")
     assert "MIT License" in licence and "CC BY 4.0" in licence
+
+
+def test_recorded_tables_say_where_they_are_from_and_are_shown():
+    tables = sorted((ROOT / "labkit" / "recorded").glob("*.csv"))
+    assert tables
+    notebooks = "".join(path.read_text("utf-8") for path in (ROOT / "notebooks").glob("*.ipynb"))
+    for table in tables:
+        about, rest = table.read_text("utf-8").split("\n", 3)[:3], results.recorded(table.stem)
+        assert [line.split(":")[0] for line in about] == ["# dataset", "# device", "# versions"]
+        assert len({len(column) for column in rest.values()}) == 1
+        assert f'recorded(\\"{table.stem}\\")' in notebooks
+        assert table.stat().st_size < 20_000
