@@ -1,8 +1,10 @@
-"""What each notebook leaves behind for the capstone: a few arrays in one small file, no pickle."""
+"""What each notebook leaves behind for the capstone: a few arrays in one small file, no pickle;
+and the tables of runs too long for a lab, which come with labkit."""
 
 import json
 import os
 import tempfile
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -34,19 +36,58 @@ def save(name: str, /, **arrays) -> None:
             if objects
             else f"results {name!r} take {size} bytes, more than {LIMIT}; save fewer samples."
         )
-    about = {
+    about = _about()
+    target = folder() / f"{name}-{about['dataset']}.npz"
+    _write(target, lambda file: np.savez_compressed(file, about=json.dumps(about), **arrays))
+    print(f"saved {len(arrays)} results of notebook {name}")
+
+
+def save_table(name: str, rows: list[dict[str, float]]) -> None:
+    """Save the rows of a long run, all with the same columns, as `name`.csv, all or nothing.
+
+    A maintainer copies the file into labkit/recorded, where `recorded` finds it.
+    """
+    about = _about()
+    about["versions"] = ", ".join(" ".join(pair) for pair in about["versions"].items())
+    lines = [f"# {key}: {value}" for key, value in about.items()]
+    lines += [",".join(rows[0])] + [",".join(f"{v:.7g}" for v in row.values()) for row in rows]
+    _write(folder() / f"{name}.csv", lambda file: file.write("\n".join([*lines, ""]).encode()))
+    print(f"saved the {len(rows)} rows of {name}.csv")
+
+
+def recorded(name: str) -> dict[str, np.ndarray]:
+    """The columns of a table that comes with labkit; prints on what it was measured.
+
+    Raises ValueError for a name that labkit does not hold.
+    """
+    tables = resources.files("labkit").joinpath("recorded")
+    file = tables.joinpath(f"{name}.csv")
+    if not file.is_file():
+        names = sorted(entry.name.removesuffix(".csv") for entry in tables.iterdir())
+        raise ValueError(f"no recorded table {name!r}; labkit has {names}")
+    lines = file.read_text("utf-8").splitlines()
+    about = [line.removeprefix("# ") for line in lines if line.startswith("#")]
+    print("recorded with", "; ".join(about))
+    header, *rows = [line.split(",") for line in lines if not line.startswith("#")]
+    return dict(zip(header, np.array(rows, dtype=float).T))
+
+
+def _about() -> dict:
+    return {
         "dataset": data.in_use(),
         "device": session.device(),
         "versions": session.versions(),
     }
-    target = folder() / f"{name}-{about['dataset']}.npz"
+
+
+def _write(target: Path, write) -> None:
+    """Under its final name only once it is whole."""
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=target.parent, suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
-            np.savez_compressed(file, about=json.dumps(about), **arrays)
+            write(file)
         os.replace(temporary, target)
     except BaseException:
         os.unlink(temporary)
         raise
-    print(f"saved {len(arrays)} results of notebook {name}")

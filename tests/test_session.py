@@ -45,6 +45,25 @@ def test_results_are_saved_whole_without_pickle_and_say_where_from(monkeypatch, 
     assert str(tmp_path) not in capsys.readouterr().out
 
 
+def test_tables_of_long_runs_come_back_as_they_were_saved(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("LABKIT_RESULTS", str(tmp_path))
+    monkeypatch.setattr(results.resources, "files", lambda package: tmp_path)
+    rows = [dict(epoch=1, elbo=-95.123, seconds=np.nan), dict(epoch=20, elbo=-1e-9, seconds=3)]
+    results.save_table("run", rows)
+    (tmp_path / "recorded").mkdir()
+    (tmp_path / "run.csv").rename(tmp_path / "recorded" / "run.csv")
+    capsys.readouterr()
+    table = results.recorded("run")
+    assert list(table) == ["epoch", "elbo", "seconds"]
+    np.testing.assert_array_equal(table["epoch"], [1, 20])
+    np.testing.assert_allclose(table["elbo"], [-95.123, -1e-9], rtol=1e-6)
+    np.testing.assert_array_equal(table["seconds"], [np.nan, 3])
+    out = capsys.readouterr().out
+    assert session.device() in out and "jax" in out and "dataset" in out
+    with pytest.raises(ValueError, match=r"no recorded table 'other'; labkit has \['run'\]"):
+        results.recorded("other")
+
+
 def test_results_refuse_what_is_too_large_or_not_an_array(monkeypatch, tmp_path):
     monkeypatch.setenv("LABKIT_RESULTS", str(tmp_path))
     with pytest.raises(ValueError, match="save fewer samples"):
