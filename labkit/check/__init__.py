@@ -5,5 +5,6 @@ from labkit.check.nb00 import *  # noqa: F403
 from labkit.check.nb01 import *  # noqa: F403
 from labkit.check.nb02 import *  # noqa: F403
 from labkit.check.nb03 import *  # noqa: F403
+from labkit.check.nb04 import *  # noqa: F403
 
 __all__ = ["CheckFailed", "close", "result", "that"]
