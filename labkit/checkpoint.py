@@ -10,6 +10,7 @@ is cut short leaves no checkpoint behind, only the earlier ones.
 """
 
 import contextlib
+import gc
 import hashlib
 import json
 import logging
@@ -262,23 +263,28 @@ def _checksums(folder: Path) -> dict[str, str]:
 def _quiet():
     """Orbax logs every error it raises, at length; we raise our own.
 
-    After a failed save TensorStore's threads still report to an event loop that Orbax has closed,
-    so that message stays out of sight afterwards as well.
+    When a save fails, Orbax leaves other writes of it under way. Their errors are collected here
+    (`gc`), and what TensorStore's threads report to Orbax's closed event loop stays out of sight.
     """
-    logger, hook = logging.getLogger("absl"), sys.unraisablehook
-    level = logger.level
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    levels, hook = [logger.level for logger in loggers], sys.unraisablehook
 
     def without_late_reports(unraisable):
         if str(unraisable.exc_value) != "Event loop is closed":
             hook(unraisable)
 
-    logger.setLevel(logging.CRITICAL + 1)
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
     sys.unraisablehook = without_late_reports
     try:
         yield
         sys.unraisablehook = hook
+    except Exception:
+        gc.collect()
+        raise
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _reason(error: Exception) -> str:

@@ -298,7 +298,7 @@ def test_a_full_disk(tmp_path):
     assert "could not be saved" in error and "No space left on device" in error
     kept = int(re.search(r"(\d+) earlier checkpoints are intact", error)[1])
     assert 1 <= kept <= 4 and "run the same training again" in error
-    assert "Orbax" not in error and len(error.splitlines()) < 40
+    assert "During handling" not in error and "direct cause" not in error  # ours, not Orbax's
     second = (tmp_path / "out2").read_text().splitlines()
     assert second[0].startswith("checkpoint: resuming after iteration ")
     whole = process(tmp_path / "whole", 60).communicate()[0].splitlines()
