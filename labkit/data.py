@@ -289,10 +289,13 @@ def _addresses(dataset, name: str, folder: Path, mirror: str) -> Iterator[tuple[
     for place in (folder / name, folder / dataset.__name__ / "raw", folder):
         if all(os.path.exists(place / file) for file, _ in dataset.resources):
             yield "the four files in LABKIT_DATA", place
-    urls = [f"{mirror}/{name}/", f"{mirror}/"] if mirror.startswith("http") else []
+    urls = []
+    if mirror.startswith("http"):  # MNIST may lie bare in a mirror, others in a folder of their own
+        urls = [f"{mirror}/{name}/"] + [f"{mirror}/"] * (name == "mnist")
     if mirror.startswith("file:"):
         root = Path(urllib.request.url2pathname(urllib.parse.urlsplit(mirror).path))
-        yield "LABKIT_MIRROR", root / name if os.path.isdir(root / name) else root
+        bare = name == "mnist" and not os.path.isdir(root / name)
+        yield "LABKIT_MIRROR", root if bare else root / name
     print(f"labkit: downloading {name} …", flush=True)
     yield from ((url, url) for url in [*urls, *dataset.mirrors])
 
