@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+import shutil
 import statistics
 import sys
 from pathlib import Path
@@ -176,9 +177,32 @@ def test_every_expected_range_is_used():
 
 def test_readme_and_book_list_every_notebook():
     readme = (ROOT / "README.md").read_text("utf-8")
-    assert stamp.readme_table() in readme, "run `make stamp`"
+    assert stamp.stamp_readme(readme) == readme, "run `make stamp`"
+    assert stamp.readme_table() in readme and f"git clone {stamp.address()[0]}\n" in readme
     toc = (ROOT / "_toc.yml").read_text("utf-8")
     assert [path.stem for path in PATHS if f"notebooks/{path.stem}\n" not in toc] == []
+
+
+def test_publishing_writes_the_address_everywhere(tmp_path, monkeypatch, capsys):
+    for name in ("notebooks", "labkit/times.toml", "README.md", "_config.yml"):
+        target = tmp_path / name
+        target.parent.mkdir(exist_ok=True)
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, target)
+    monkeypatch.setattr(stamp, "ROOT", tmp_path)
+    before, new = stamp.address()[0], "https://github.com/someone/lab.book"
+    for bad in ("someone/lab", "https://example.org/a/b", new + "/tree/main"):
+        with pytest.raises(SystemExit):
+            stamp.main([bad])
+        assert "https://github.com/owner/name" in capsys.readouterr().err
+        assert stamp.address()[0] == before
+    stamp.main([new + ".git/"])
+    files = [tmp_path / "README.md", tmp_path / "_config.yml", *tmp_path.glob("notebooks/*.ipynb")]
+    assert len(files) > 5
+    for file in files:
+        text = file.read_text("utf-8")
+        assert before not in text and before.split("github.com/")[1] not in text
+        assert "someone/lab.book" in text
+    assert "git clone https://github.com/someone/lab.book\ncd lab.book" in files[0].read_text()
 
 
 def output(text):

@@ -1,10 +1,12 @@
 """Write what must agree everywhere: badges, setup cells, run times, metadata, README's table.
 
-usage: python tools/stamp.py
+usage: python tools/stamp.py [ADDRESS]
 
-The repository address comes from _config.yml, run times from labkit/times.toml.
+The repository address comes from _config.yml, run times from labkit/times.toml. With ADDRESS, such
+as https://github.com/owner/name, it is first written into _config.yml: do that once, on publishing.
 """
 
+import argparse
 import re
 import tomllib
 from pathlib import Path
@@ -27,6 +29,8 @@ BADGE = (
 )
 BADGE_PATTERN = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]\([^)]*\)")
 TIME_PATTERN = re.compile(r"\*Run all\* takes [^.]*\.")
+CLONE_PATTERN = re.compile(r"git clone \S+\ncd \S+")
+ADDRESS_PATTERN = re.compile(r"https://github\.com/[A-Za-z0-9-]+/[\w.-]+")
 TABLE_PATTERN = re.compile(r"<!-- table -->.*<!-- /table -->", re.DOTALL)
 METADATA = {
     "accelerator": "GPU",
@@ -40,6 +44,18 @@ def address() -> tuple[str, str]:
     """Repository address and branch, as _config.yml has them."""
     repository = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))["repository"]
     return repository["url"].rstrip("/"), repository["branch"]
+
+
+def write_address(url: str) -> None:
+    """Put the repository's address into _config.yml; ValueError where it is none of GitHub's."""
+    url = url.rstrip("/").removesuffix(".git")
+    if not ADDRESS_PATTERN.fullmatch(url):
+        raise ValueError(f"{url!r} is not of the form https://github.com/owner/name")
+    config = ROOT / "_config.yml"
+    text, found = re.subn(r"(?m)^(  url: ).*$", rf"\g<1>{url}", config.read_text("utf-8"))
+    if found != 1:
+        raise ValueError(f"_config.yml must have one line '  url: ...', it has {found}")
+    config.write_text(text, "utf-8")
 
 
 def badge(name: str) -> str:
@@ -88,14 +104,29 @@ def readme_table() -> str:
     return "\n".join(rows)
 
 
-def main() -> None:
+def stamp_readme(text: str) -> str:
+    """README with today's table of notebooks and the address to clone."""
+    url, _ = address()
+    table = f"<!-- table -->\n{readme_table()}\n<!-- /table -->"
+    text = CLONE_PATTERN.sub(f"git clone {url}\ncd {url.rsplit('/', 1)[1]}", text)
+    return TABLE_PATTERN.sub(lambda _: table, text)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("address", nargs="?", help="https://github.com/owner/name")
+    new = parser.parse_args(arguments).address
+    if new:
+        try:
+            write_address(new)
+        except ValueError as error:
+            parser.error(str(error))
     for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
         notebook = nbformat.read(path, as_version=4)
         stamp_notebook(notebook, path.stem)
         nbformat.write(notebook, path)
     readme = ROOT / "README.md"
-    table = f"<!-- table -->\n{readme_table()}\n<!-- /table -->"
-    readme.write_text(TABLE_PATTERN.sub(lambda _: table, readme.read_text("utf-8")), "utf-8")
+    readme.write_text(stamp_readme(readme.read_text("utf-8")), "utf-8")
 
 
 if __name__ == "__main__":
