@@ -1,5 +1,5 @@
 """What each notebook leaves behind for the capstone: a few arrays in one small file, no pickle;
-and the tables of runs too long for a lab, which come with labkit."""
+and the tables and pictures of runs too long for a lab, which come with labkit."""
 
 import json
 import os
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import platformdirs
+from IPython.display import Image, display
 
 from labkit import data, session
 
@@ -63,13 +64,20 @@ def recorded(name: str) -> dict[str, np.ndarray]:
     tables = resources.files("labkit").joinpath("recorded")
     file = tables.joinpath(f"{name}.csv")
     if not file.is_file():
-        names = sorted(entry.name.removesuffix(".csv") for entry in tables.iterdir())
+        files = [entry.name for entry in tables.iterdir()]
+        names = sorted(name.removesuffix(".csv") for name in files if name.endswith(".csv"))
         raise ValueError(f"no recorded table {name!r}; labkit has {names}")
     lines = file.read_text("utf-8").splitlines()
     about = [line.removeprefix("# ") for line in lines if line.startswith("#")]
     print("recorded with", "; ".join(about))
     header, *rows = [line.split(",") for line in lines if not line.startswith("#")]
     return dict(zip(header, np.array(rows, dtype=float).T))
+
+
+def show_recorded(name: str, *, alt: str) -> None:
+    """Show the picture that belongs to a recorded table; `alt` says it in words."""
+    picture = resources.files("labkit").joinpath("recorded", f"{name}.png")
+    display(Image(picture.read_bytes(), alt=alt))
 
 
 def _about() -> dict:

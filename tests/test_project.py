@@ -51,15 +51,16 @@ def test_what_colab_preinstalls_satisfies_the_lower_bounds():
         ("book", "jupyter-book build -W -n --keep-going"),
         ("execute", "tools/execute.py"),
         ("stamp", "tools/stamp.py"),
+        ("publish-address", "tools/stamp.py"),
         ("clean", "rm -rf .venv _build"),
     ],
 )
 def test_each_command_of_the_readme_exists(target, words):
-    command = ["make", "--dry-run", target, "ARGS=--some-option"]
+    command = ["make", "--dry-run", target, "ARGS=--some-option", "REPO=somewhere"]
     dry = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert dry.returncode == 0 and words in dry.stdout
     assert f"make {target}" in (ROOT / "README.md").read_text("utf-8")
-    if target not in ("clean", "stamp"):
+    if target not in ("clean", "stamp", "publish-address"):
         assert "--some-option" in dry.stdout
 
 
@@ -96,3 +97,12 @@ def test_recorded_tables_say_where_they_are_from_and_are_shown():
         assert len({len(column) for column in rest.values()}) == 1
         assert f'recorded(\\"{table.stem}\\")' in notebooks
         assert table.stat().st_size < 20_000
+
+
+def test_recorded_pictures_belong_to_a_table_and_are_shown():
+    notebooks = "".join(p.read_text("utf-8") for p in (ROOT / "notebooks").glob("*.ipynb"))
+    pictures = sorted((ROOT / "labkit" / "recorded").glob("*.png"))
+    assert pictures
+    for picture in pictures:
+        assert picture.with_suffix(".csv").is_file()
+        assert f'show_recorded(\\"{picture.stem}\\"' in notebooks
