@@ -88,7 +88,18 @@ def stamp_notebook(notebook, name: str) -> None:
             cell.metadata.tags = sorted({*tags, "hide-input"})
             cell.metadata.cellView = "form"
             cell.metadata.jupyter = {"source_hidden": True}
+        if cell.cell_type == "code":
+            stamp_alternative_text(cell)
     notebook.metadata = nbformat.from_dict(METADATA)
+
+
+def stamp_alternative_text(cell) -> None:
+    """Tell the website (MyST-NB) the words that belong to the cell's picture."""
+    about = [output.get("metadata", {}).get("image/png", {}) for output in cell.outputs]
+    words = [entry["alt"] for entry in about if "alt" in entry]
+    cell.metadata.pop("mystnb", None)
+    if words:
+        cell.metadata.mystnb = {"image": {"alt": words[0]}}
 
 
 def readme_table() -> str:
