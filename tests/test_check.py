@@ -98,3 +98,15 @@ def twice(answer):
 def test_an_exercise_prints_and_never_raises(capsys, answer, words):
     twice(answer)
     assert words in capsys.readouterr().out
+
+
+EXERCISES = [getattr(check, name) for name in dir(check) if name.startswith("exercise_")]
+
+
+@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.number)
+def test_every_exercise_knows_a_stub_and_reports_an_error_rather_than_raise_it(exercise, capsys):
+    exercise(lambda *arguments, **options: None)
+    assert capsys.readouterr().out.endswith("not attempted yet\n")
+    exercise(lambda *arguments, **options: 1 / 0)
+    out = capsys.readouterr().out
+    assert out.startswith("✗") and "ZeroDivisionError" in out

@@ -257,6 +257,17 @@ def test_other_datasets(name, folder, serve, monkeypatch, capsys):
     assert dataset.source != data.SOURCES["mnist"]
 
 
+def test_the_bare_files_of_a_mirror_are_mnist(folder, tmp_path, serve, monkeypatch, capsys):
+    for file in FILES:
+        (tmp_path / "mirror").mkdir(exist_ok=True)
+        (tmp_path / "mirror" / file).write_bytes(GOOD[file])
+    for mirror in ((tmp_path / "mirror").as_uri(), serve(GOOD).url):
+        monkeypatch.setenv("LABKIT_MIRROR", mirror)
+        with pytest.raises(data.DataUnavailable):
+            data.load("fashion_mnist")
+        assert "checksum" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("place", [".", "mnist", "MNIST/raw"])
 def test_four_files_in_the_folder(place, folder, serve, monkeypatch, capsys):
     (folder / place).mkdir(parents=True)

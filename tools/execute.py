@@ -19,6 +19,7 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from stamp import stamp_alternative_text
 
 ROOT = Path(__file__).resolve().parent.parent
 TIMES = ROOT / "labkit" / "times.toml"
@@ -45,6 +46,9 @@ def execute(path: Path, environment: dict[str, str] | None = None) -> float:
         if "timing" in cell.metadata.get("tags", []) and same_story(old, cell.outputs):
             cell.outputs = old
     show_picture(notebook, path.stem)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            stamp_alternative_text(cell)
     notebook.metadata.language_info = {"name": "python"}
     temporary = path.with_suffix(".tmp")
     nbformat.write(notebook, temporary)
