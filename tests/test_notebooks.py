@@ -1,11 +1,13 @@
 """The structure of every notebook: anatomy, tags, stored outputs, links, stamps."""
 
 import copy
+import datetime
 import json
 import re
 import shutil
 import statistics
 import sys
+import tomllib
 from pathlib import Path
 
 import nbformat
@@ -217,6 +219,19 @@ def test_times_are_kept_while_they_tell_the_same_story():
     assert not kept(output("loop 14.2 ms"), [])
 
 
+def test_times_are_written_beside_others_and_sections_by_heading(tmp_path, monkeypatch):
+    monkeypatch.setattr(execute, "TIMES", tmp_path / "times.toml")
+    execute.TIMES.write_text("# a comment\n[01_a.gpu]\nseconds = 3\ndevice = 'GPU'\n", "utf-8")
+    run = execute.Run(12.4, {"Setup": 1.26, '1 A "quoted" heading': 2.0}, 1.04)
+    execute.write_times({"01_a": run}, "cpu", {"device": "2-core CPU", "dataset": "MNIST"})
+    text = execute.TIMES.read_text("utf-8")
+    written = tomllib.loads(text)["01_a"]
+    assert text.startswith("# a comment\n") and written["gpu"]["seconds"] == 3
+    assert written["sections"] == {"Setup": 1.3, '1 A "quoted" heading': 2.0}
+    assert (written["cpu"]["seconds"], written["cpu"]["memory"]) == (12, 1.0)
+    assert written["cpu"]["date"] == datetime.date.today()
+
+
 def test_execute_gives_no_diff_the_second_time_and_keeps_the_file_when_a_cell_fails(tmp_path):
     source = 'print("about", __import__("time").perf_counter_ns() % 7 + 8, "ms")'
     picture = (
@@ -232,7 +247,9 @@ def test_execute_gives_no_diff_the_second_time_and_keeps_the_file_when_a_cell_fa
     nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
     pictures, execute.PICTURES = execute.PICTURES, tmp_path / "pictures"
     try:
-        execute.execute(path)
+        run = execute.execute(path)
+        assert list(run.sections) == ["Setup"] and 0 < run.sections["Setup"] < run.seconds
+        assert run.memory is None or 0.01 < run.memory < 4
         first = path.read_bytes()
         execute.execute(path)
         assert path.read_bytes() == first

@@ -4,18 +4,22 @@ usage: python tools/execute.py [--times] [NOTEBOOK ...]
 
 Cells tagged `timing` print measured times, which vary. Their stored outputs are kept as long as
 the new ones say the same and no number moved by more than a factor of two. `--times` writes how
-long each notebook took into labkit/times.toml. The figure of the cell tagged `picture` goes to
-labkit/pictures, from where the setup cell shows it.
+long each notebook and each of its sections took into labkit/times.toml, with the kernel's peak
+memory. The figure of the cell tagged `picture` goes to labkit/pictures, from where the setup cell
+shows it.
 """
 
 import argparse
 import base64
+import datetime
+import json
 import os
 import re
 import tempfile
 import time
 import tomllib
 from pathlib import Path
+from typing import NamedTuple
 
 import nbformat
 from nbclient import NotebookClient
@@ -28,14 +32,26 @@ NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 ENVIRONMENT = {"LABKIT_DATASET": "mnist", "LABKIT_STATIC": "1", "TQDM_DISABLE": "1"}
 
 
-def execute(path: Path, environment: dict[str, str] | None = None) -> float:
-    """Run one notebook in place; returns the seconds it took, the kernel's start included."""
+class Run(NamedTuple):
+    """Seconds of a whole notebook, the kernel's start included, and of each section; GiB at most.
+
+    memory is None where the system does not tell (it is read from /proc).
+    """
+
+    seconds: float
+    sections: dict[str, float]
+    memory: float | None
+
+
+def execute(path: Path, environment: dict[str, str] | None = None) -> Run:
+    """Run one notebook in place, from a clean kernel; returns what it took."""
     notebook = nbformat.read(path, as_version=4)
     before = [list(cell.get("outputs", [])) for cell in notebook.cells]
     client = NotebookClient(
         notebook, timeout=1800, kernel_name="python3", record_timing=False,
         store_widget_state=False, resources={"metadata": {"path": str(path.parent)}},
     )  # fmt: skip
+    watch = Watch(client)
     began = time.perf_counter()
     client.execute(env=os.environ | ENVIRONMENT | (environment or {}))
     seconds = time.perf_counter() - began
@@ -53,7 +69,30 @@ def execute(path: Path, environment: dict[str, str] | None = None) -> float:
     temporary = path.with_suffix(".tmp")
     nbformat.write(notebook, temporary)
     temporary.replace(path)
-    return seconds
+    return Run(seconds, watch.sections, watch.memory)
+
+
+class Watch:
+    """Adds up the seconds of each section's cells, and keeps the kernel's peak memory in GiB."""
+
+    def __init__(self, client: NotebookClient):
+        self.client, self.headings, heading = client, [], "Setup"
+        client.on_cell_start, client.on_cell_executed = self.start, self.stop
+        for cell in client.nb.cells:
+            found = re.findall(r"^## (.+)$", cell.source, re.M)
+            heading = found[0] if cell.cell_type == "markdown" and found else heading
+            self.headings.append(heading)
+        self.sections, self.memory, self.began = {}, None, 0.0
+
+    def start(self, cell, cell_index):
+        self.began = time.perf_counter()
+
+    def stop(self, cell, cell_index, execute_reply):
+        heading, took = self.headings[cell_index], time.perf_counter() - self.began
+        self.sections[heading] = self.sections.get(heading, 0.0) + took
+        status = Path(f"/proc/{self.client.km.provisioner.pid}/status")
+        if status.is_file():
+            self.memory = int(re.search(r"VmHWM:\s+(\d+)", status.read_text())[1]) / 2**20
 
 
 def show_picture(notebook, name: str) -> None:
@@ -99,19 +138,32 @@ def _text(outputs: list) -> str:
     return "\n".join(o.get("text") or o.get("data", {}).get("text/plain", "") for o in outputs)
 
 
-def write_times(seconds: dict[str, float], kind: str, device: str) -> None:
-    """Put measured seconds into labkit/times.toml, other entries kept."""
+def write_times(runs: dict[str, Run], kind: str, about: dict[str, str]) -> None:
+    """Put measured times into labkit/times.toml, other entries kept; `about` holds device,
+    dataset and versions. Sections are kept for the CPU only."""
     times = tomllib.loads(TIMES.read_text("utf-8"))
-    for name, value in seconds.items():
-        times.setdefault(name, {})[kind] = {"seconds": round(value), "device": device}
-    head = [line for line in TIMES.read_text("utf-8").splitlines() if line.startswith("#")]
+    for name, run in runs.items():
+        entry = {"seconds": round(run.seconds)} | about
+        if run.memory is not None:
+            entry["memory"] = round(run.memory, 1)
+        times.setdefault(name, {})[kind] = entry | {"date": datetime.date.today()}
+        if kind == "cpu":
+            times[name]["sections"] = {k: round(v, 1) for k, v in run.sections.items()}
+    lines = [line for line in TIMES.read_text("utf-8").splitlines() if line.startswith("#")]
     for name in sorted(times):
-        head.append(f"[{name}]")
-        head += [
-            f'{kind} = {{ seconds = {entry["seconds"]}, device = "{entry["device"]}" }}'
-            for kind, entry in sorted(times[name].items())
-        ]
-    TIMES.write_text("\n".join(head) + "\n", "utf-8")
+        for kind, entry in sorted(times[name].items()):
+            lines += ["", f"[{name}.{kind}]"]
+            lines += [f"{_key(k)} = {_value(v)}" for k, v in entry.items()]
+    TIMES.write_text("\n".join(lines) + "\n", "utf-8")
+
+
+def _key(key: str) -> str:
+    return key if re.fullmatch(r"[\w-]+", key) else json.dumps(key, ensure_ascii=False)
+
+
+def _value(value) -> str:
+    text = isinstance(value, str)
+    return json.dumps(value, ensure_ascii=False) if text else str(value)
 
 
 def main() -> None:
@@ -119,19 +171,21 @@ def main() -> None:
     parser.add_argument("notebooks", nargs="*", type=Path)
     parser.add_argument("--times", action="store_true", help="write the times measured")
     arguments = parser.parse_args()
-    seconds = {}
+    runs = {}
     for path in arguments.notebooks or sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
         with tempfile.TemporaryDirectory() as cold:  # a first-time reader has compiled nothing yet
             environment = {"JAX_COMPILATION_CACHE_DIR": cold} if arguments.times else {}
-            seconds[path.stem] = execute(path, environment)
-        print(f"{path.name}: {seconds[path.stem]:.0f} s", flush=True)
+            runs[path.stem] = execute(path, environment)
+        print(f"{path.name}: {runs[path.stem].seconds:.0f} s", flush=True)
     if arguments.times:
         import jax
 
         from labkit import session
 
         kind = "gpu" if jax.default_backend() == "gpu" else "cpu"
-        write_times(seconds, kind, session.device())
+        versions = ", ".join(" ".join(pair) for pair in session.versions().items())
+        about = {"device": session.device(), "dataset": "MNIST", "versions": versions}
+        write_times(runs, kind, about)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,8 @@ def badge(name: str) -> str:
 
 def times(name: str) -> str:
     entry = tomllib.loads((ROOT / "labkit/times.toml").read_text("utf-8"))[name]
-    return " and ".join(f"{t['seconds']} s on {_article(t['device'])}" for t in entry.values())
+    measured = [entry[kind] for kind in ("cpu", "gpu") if kind in entry]
+    return " and ".join(f"{t['seconds']} s on {_article(t['device'])}" for t in measured)
 
 
 def _article(device: str) -> str:
