@@ -1,12 +1,18 @@
 """What each notebook leaves behind for the capstone: a few arrays in one small file, no pickle;
-and the tables and pictures of runs too long for a lab, which come with labkit."""
+and what comes with labkit: reference results, and tables, pictures and weights of runs too long
+for a lab."""
 
+import datetime
+import io
 import json
 import os
 import tempfile
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
+from typing import NamedTuple
 
+import equinox as eqx
 import numpy as np
 import platformdirs
 from IPython.display import Image, display
@@ -25,7 +31,7 @@ def folder() -> Path:
 def save(name: str, /, **arrays) -> None:
     """Save named arrays (metrics, curves, samples, times) as `name`-`dataset`.npz, all or nothing.
 
-    Device, versions and dataset are saved with them. Raises ValueError where the arrays hold
+    Device, versions, dataset and date are saved with them. Raises ValueError where the arrays hold
     objects or take more than 1 MB in all.
     """
     arrays = {key: np.asarray(value) for key, value in arrays.items()}
@@ -40,7 +46,67 @@ def save(name: str, /, **arrays) -> None:
     about = _about()
     target = folder() / f"{name}-{about['dataset']}.npz"
     _write(target, lambda file: np.savez_compressed(file, about=json.dumps(about), **arrays))
-    print(f"saved {len(arrays)} results of notebook {name}")
+    print(f"saved {len(arrays)} results of {name}")
+
+
+class Results(NamedTuple):
+    """What one model answered. `values`: a number is an array (seeds,), one entry for each run.
+
+    `about` holds dataset, device, versions and date; `yours` tells your own run from reference.
+    """
+
+    values: dict[str, np.ndarray]
+    about: dict
+    yours: bool
+
+    @property
+    def source(self) -> str:
+        """Whose run it was, in a word or two for a plot."""
+        return "yours" if self.yours else "reference"
+
+
+def collect(names: Iterable[str]) -> dict[str, Results]:
+    """What the notebooks saved under these names, the reference in place of what is missing.
+
+    All are about one dataset, so that they answer about the same images: on the embedded digits,
+    for which there is no reference, your own are taken only if all of them are there. Prints which
+    are whose. Raises ValueError for a name without a reference.
+    """
+    names, dataset = list(names), data.in_use()
+    own = {name: _read(folder() / f"{name}-{dataset}.npz") for name in names}
+    if dataset != "mnist" and not all(own.values()):
+        print(f"there is no reference for {dataset}: all that follows is the reference for MNIST")
+        own = dict.fromkeys(names)
+    collected = {}
+    for name in names:
+        values, about = own[name] or _reference(name)
+        collected[name] = Results(values, about, yours=own[name] is not None)
+        where = f"{about['dataset']}, {about['device']}, {about['date']}"
+        runs = len(values["parameters"])
+        print(f"{name:14} {collected[name].source:10} {where}, {runs} run{'s' * (runs > 1)}")
+    return collected
+
+
+def _reference(name: str) -> tuple[dict[str, np.ndarray], dict]:
+    place = resources.files("labkit").joinpath("reference")
+    saved = _read(place.joinpath(f"{name}.npz"))
+    if saved is None:
+        names = sorted(file.name.removesuffix(".npz") for file in place.iterdir())
+        raise ValueError(f"no reference results {name!r}; labkit has {names}")
+    return saved
+
+
+def _read(path) -> tuple[dict[str, np.ndarray], dict] | None:
+    """The arrays of one file, numbers as arrays (1,), and what it says about itself."""
+    if not path.is_file():
+        return None
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+            values = {key: np.atleast_1d(file[key]) for key in file.files}
+        return values, json.loads(str(values.pop("about")[0]))
+    except Exception:  # whatever a damaged file may cause
+        print(f"labkit: {path.name} is damaged and is left out; run its notebook again")
+        return None
 
 
 def save_table(name: str, rows: list[dict[str, float]]) -> None:
@@ -80,11 +146,18 @@ def show_recorded(name: str, *, alt: str) -> None:
     display(Image(picture.read_bytes(), alt=alt))
 
 
+def recorded_model(name: str, like):
+    """The weights that belong to a recorded table, in a model of the same shape as `like`."""
+    file = resources.files("labkit").joinpath("recorded", f"{name}.eqx")
+    return eqx.tree_deserialise_leaves(io.BytesIO(file.read_bytes()), like)
+
+
 def _about() -> dict:
     return {
         "dataset": data.in_use(),
         "device": session.device(),
         "versions": session.versions(),
+        "date": datetime.date.today().isoformat(),
     }
 
 
