@@ -1,4 +1,5 @@
-"""Write what must agree everywhere: badges, setup cells, run times, metadata, README's table.
+"""Write what must agree everywhere: badges, setup cells, run times, metadata, README's table, the
+status page, the references page.
 
 usage: python tools/stamp.py [ADDRESS]
 
@@ -12,6 +13,8 @@ import tomllib
 from pathlib import Path
 
 import nbformat
+import references
+import status
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -139,6 +142,8 @@ def main(arguments: list[str] | None = None) -> None:
         nbformat.write(notebook, path)
     readme = ROOT / "README.md"
     readme.write_text(stamp_readme(readme.read_text("utf-8")), "utf-8")
+    status.write(ROOT)
+    references.write(ROOT)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,45 @@
+"""A Sphinx extension: the addresses, words and pictures that a link to the book shows elsewhere.
+
+The site's address follows from the repository's in _config.yml. A page's words are its first
+paragraph; a notebook's preview is its picture, which the landing page puts among the site's images.
+"""
+
+import html
+from pathlib import Path
+
+from docutils import nodes
+
+PICTURES = Path(__file__).resolve().parent.parent.parent / "labkit" / "pictures"
+
+
+def site_address(repository: str) -> str:
+    """Where GitHub Pages serves https://github.com/owner/name."""
+    owner, name = repository.rstrip("/").split("/")[-2:]
+    return f"https://{owner}.github.io/{name}/"
+
+
+def set_addresses(app, config) -> None:
+    config.html_baseurl = config.ogp_site_url = site_address(
+        config.html_theme_options["repository_url"]
+    )
+
+
+def describe(app, page: str, template: str, context: dict, doctree) -> None:
+    """Put words and picture where sphinxext-opengraph looks for them."""
+    if not doctree:
+        return
+    words = next(doctree.findall(nodes.paragraph)).astext().replace("\n", " ")
+    context["metatags"] += f'<meta name="description" content="{html.escape(words)}" />\n'
+    context["meta"] = (context["meta"] or {}) | {"og:description": html.escape(words)}
+    name = page.rsplit("/", 1)[-1]
+    if (PICTURES / f"{name}.png").is_file():
+        context["meta"] |= {
+            "og:image": f"{app.config.ogp_site_url}_images/{name}.png",
+            "og:image:alt": context["title"],
+        }
+
+
+def setup(app) -> dict:
+    app.connect("config-inited", set_addresses)
+    app.connect("html-page-context", describe, priority=400)  # opengraph has 500
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
