@@ -34,15 +34,18 @@ class Questions(NamedTuple):
 
 def questions() -> Questions:
     """What `ask` asks about: the same for every model on one dataset, taken evenly from its test
-    images. Fashion-MNIST is among the others where it can be had."""
+    images. What is no digit: noise; the pixels of a digit in any order; the upper half of a digit
+    above the lower half of another; and Fashion-MNIST where it can be had."""
     digits = data.load("mnist")
     stride = max(1, len(digits.test_labels) // READ)
     images = data.flatten(digits.test_images)[::stride][:READ]
+    labels = digits.test_labels[::stride][:READ]
     random = np.random.default_rng(0)
+    other = images[[random.choice(np.flatnonzero(labels != label)) for label in labels]]
     others = {
         "uniform noise": random.uniform(size=images.shape).astype(np.float32),
         "shuffled pixels": random.permuted(images, axis=1),
-        "digits in negative": 1 - images,
+        "swapped halves": np.concatenate([images[:, :392], other[:, 392:]], axis=1),
     }
     try:
         others["Fashion-MNIST"] = data.flatten(data.load("fashion_mnist").test_images)[
@@ -51,7 +54,7 @@ def questions() -> Questions:
     except data.DataUnavailable:
         print("Fashion-MNIST cannot be had here, so it is left out")
     seen = np.repeat([1.0, 0.0], 392).astype(np.float32)
-    return Questions(images, digits.test_labels[::stride][:READ], seen, others)
+    return Questions(images, labels, seen, others)
 
 
 def ask(

@@ -7,5 +7,6 @@ from labkit.check.nb02 import *  # noqa: F403
 from labkit.check.nb03 import *  # noqa: F403
 from labkit.check.nb04 import *  # noqa: F403
 from labkit.check.nb05 import *  # noqa: F403
+from labkit.check.nb06 import *  # noqa: F403
 
 __all__ = ["CheckFailed", "close", "result", "that"]
