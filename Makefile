@@ -5,7 +5,7 @@ READY := .venv/.ready
 CPU_TORCH := https://download.pytorch.org/whl/cpu
 ROOT_FLAG := $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: lab test book execute stamp publish-address clean
+.PHONY: lab test book execute stamp publish-address colab clean
 
 lab: $(READY)  ## open JupyterLab on the course; ARGS="--no-browser --port 9999" passes options on
 	$(BIN)/jupyter lab $(ROOT_FLAG) $(ARGS) notebooks/00_start_here.ipynb
@@ -15,6 +15,9 @@ test: $(READY)  ## unit tests, structure tests and every notebook
 
 book: $(READY)  ## the website, in _build/html
 	$(BIN)/jupyter-book build -W -n --keep-going . $(ARGS)
+
+colab: $(READY)  ## every notebook in Colab's versions, labkit installed by its setup cell
+	$(BIN)/python tools/colab.py $(ARGS)
 
 execute: $(READY)  ## run the notebooks in place on MNIST, from clean kernels
 	$(BIN)/python tools/execute.py $(ARGS)
