@@ -5,7 +5,7 @@ READY := .venv/.ready
 CPU_TORCH := https://download.pytorch.org/whl/cpu
 ROOT_FLAG := $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: lab test book execute stamp publish-address colab clean
+.PHONY: lab test book execute stamp publish-address colab bench clean
 
 lab: $(READY)  ## open JupyterLab on the course; ARGS="--no-browser --port 9999" passes options on
 	$(BIN)/jupyter lab $(ROOT_FLAG) $(ARGS) notebooks/00_start_here.ipynb
@@ -28,6 +28,9 @@ stamp: $(READY)  ## write badges, setup cells and times into notebooks and READM
 publish-address: $(READY)  ## REPO=https://github.com/owner/name: write the address everywhere
 	@test -n "$(REPO)" || { echo "Say where: make publish-address REPO=https://github.com/owner/name"; exit 1; }
 	$(BIN)/python tools/stamp.py "$(REPO)"
+
+bench: $(READY)  ## on an idle machine: our training against textbook loops and the machine's peak
+	$(BIN)/python tools/bench.py $(ARGS)
 
 clean:
 	rm -rf .venv _build .pytest_cache .ruff_cache *.egg-info

@@ -55,6 +55,7 @@ def test_what_colab_preinstalls_satisfies_the_lower_bounds():
         ("execute", "tools/execute.py"),
         ("colab", "tools/colab.py"),
         ("stamp", "tools/stamp.py"),
+        ("bench", "tools/bench.py"),
         ("publish-address", "tools/stamp.py"),
         ("clean", "rm -rf .venv _build"),
     ],
@@ -92,7 +93,7 @@ def test_licences():
 
 
 def test_recorded_tables_say_where_they_are_from_and_are_shown():
-    tables = sorted((ROOT / "labkit" / "recorded").glob("*.csv"))
+    tables = sorted((ROOT / "labkit" / "recorded").glob("[0-9]*.csv"))  # bench*: test_bench.py
     assert tables
     notebooks = "".join(path.read_text("utf-8") for path in (ROOT / "notebooks").glob("*.ipynb"))
     for table in tables:
@@ -105,7 +106,7 @@ def test_recorded_tables_say_where_they_are_from_and_are_shown():
 
 def test_recorded_pictures_belong_to_a_table_and_are_shown():
     notebooks = "".join(p.read_text("utf-8") for p in (ROOT / "notebooks").glob("*.ipynb"))
-    pictures = sorted((ROOT / "labkit" / "recorded").glob("*.png"))
+    pictures = sorted((ROOT / "labkit" / "recorded").glob("[0-9]*.png"))
     assert pictures
     for picture in pictures:
         assert picture.with_suffix(".csv").is_file()
