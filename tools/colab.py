@@ -1,6 +1,6 @@
 """Run the notebooks as Colab runs them: its versions, an empty folder, nothing of ours installed.
 
-usage: python tools/colab.py [--python PYTHON] [NOTEBOOK ...]
+usage: python tools/colab.py [--python PYTHON] [--as-is] [NOTEBOOK ...]
 
 Makes an environment with the versions of Colab's image (VERSIONS below) and a stand-in for
 `google.colab`, and for each notebook an empty folder with nothing but it. The notebook's own setup
@@ -10,12 +10,11 @@ differs where it must not, or a package that the installation moved, fails the l
 
 The real torch and torchvision are not installed: a CUDA build of 5 GB, which takes longer than the
 rest, and which no notebook imports on the embedded digits. Two empty packages of their names and
-versions stand in, so that pip sees what it would see on Colab. The site's weekly run uses the
-image itself.
+versions stand in, so that pip sees what it would see on Colab. With --as-is nothing is made: the
+environment of PYTHON is used as it stands. So the weekly run uses Colab's image itself.
 """
 
 import argparse
-import contextlib
 import json
 import os
 import re
@@ -54,7 +53,6 @@ rate = widgets.FloatSlider(value=0.5)
 start = widgets.Dropdown(options=["zero", "random"])
 plot.live(lambda rate, start: print(drawn.append((rate, start)) or rate), rate=rate, start=start)
 rate.value, start.value = 0.25, "random"
-assert widgets.__version__ == "7.7.1", widgets.__version__
 assert drawn == [(0.5, "zero"), (0.25, "zero"), (0.25, "random")], drawn"""
 
 
@@ -73,22 +71,36 @@ def wheel(folder: Path, name: str, version: str, files: dict[str, str]) -> Path:
     return path
 
 
-class Environment:
-    """A virtual environment with Colab's versions, kept in _build/colab until they change."""
+class Moved(Exception):
+    """An installation changed or removed a package that was there before."""
 
-    def __init__(self, python: str):
-        self.folder = BUILD / "environment"
-        self.python = self.folder / "bin" / "python"
-        recipe = json.dumps([_output([python, "-VV"]), VERSIONS, STAND_INS])
-        ready = self.folder / "recipe.json"
-        if not ready.is_file() or ready.read_text("utf-8") != recipe:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            _run([python, "-m", "venv", self.folder])
+
+class Environment:
+    """A virtual environment with Colab's versions, kept in _build/colab until they change.
+
+    Or, with `as_is`, the environment of the given Python.
+    """
+
+    def __init__(self, python: str, as_is: bool = False):
+        self.python = Path(python) if as_is else BUILD / "environment" / "bin" / "python"
+        self.before = self.freeze() if as_is else self.make(python)
+        ours = {"labkit", "equinox", "jaxtyping"} & {_name(line) for line in self.before}
+        if ours:
+            raise SystemExit(f"{python} has {', '.join(ours)} already, which Colab has not.")
+
+    def make(self, python: str) -> list[str]:
+        """Make the environment with Colab's versions where it is not there; what it holds."""
+        recipe, ready = [_output([python, "-VV"]), VERSIONS, STAND_INS], BUILD / "ready.json"
+        made = json.loads(ready.read_text("utf-8")) if ready.is_file() else {}
+        if made.get("recipe") != json.loads(json.dumps(recipe)):
+            shutil.rmtree(BUILD, ignore_errors=True)
+            _run([python, "-m", "venv", BUILD / "environment"])
             with tempfile.TemporaryDirectory() as wheels:
-                made = [wheel(Path(wheels), k, *about) for k, about in STAND_INS.items()]
-                self.pip("install", "--quiet", *VERSIONS, *made)
-            (self.folder / "packages.txt").write_text("\n".join(self.freeze()), "utf-8")
-            ready.write_text(recipe, "utf-8")
+                stand_ins = [wheel(Path(wheels), k, *about) for k, about in STAND_INS.items()]
+                self.pip("install", "--quiet", *VERSIONS, *stand_ins)
+            made = {"recipe": recipe, "packages": self.freeze()}
+            ready.write_text(json.dumps(made), "utf-8")
+        return made["packages"]
 
     def pip(self, *arguments) -> None:
         _run([self.python, "-m", "pip", *arguments])
@@ -97,25 +109,20 @@ class Environment:
         """What `pip freeze` lists: one line for each package."""
         return _output([self.python, "-m", "pip", "freeze", "--all"]).splitlines()
 
-    def bare(self) -> list[str]:
-        """What `pip freeze` lists after every package that came later has been removed."""
-        before = (self.folder / "packages.txt").read_text("utf-8").splitlines()
-        later = sorted({_name(line) for line in self.freeze()} - {_name(line) for line in before})
-        if later:
-            self.pip("uninstall", "--quiet", "--yes", *later)
-        if self.freeze() != before:
-            shutil.rmtree(self.folder)
-            raise SystemExit("The lane's environment is not what it was; run the lane again.")
-        return before
+    def restore(self) -> None:
+        """Remove every package that a setup cell added."""
+        added = [_name(line) for line in additions(self.before, self.freeze())]
+        if added:
+            self.pip("uninstall", "--quiet", "--yes", *added)
 
 
 def additions(before: list[str], after: list[str]) -> list[str]:
-    """The packages that an installation added; ValueError where it moved or removed one."""
+    """The packages that an installation added; Moved where it changed or removed one."""
     moved = sorted(set(before) - set(after))
     if moved:
         now = {_name(line): line for line in after}
         changes = [f"{line} became {now.get(_name(line), 'nothing')}" for line in moved]
-        raise ValueError(
+        raise Moved(
             "the setup cell changed what Colab has installed: " + "; ".join(changes) + ". "
             "Lower the bound in pyproject.toml, or find out which dependency asks for more."
         )
@@ -125,7 +132,8 @@ def additions(before: list[str], after: list[str]) -> list[str]:
 def publish(folder: Path, branch: str = "main") -> dict[str, str]:
     """Put this working tree into a git repository in `folder`; the variables that make git find it
     at the published address."""
-    listed = _output(["git", "ls-files", "-z", "-co", "--exclude-standard"], cwd=ROOT)
+    git = ["git", "-c", f"safe.directory={ROOT}"]  # the checkout may be someone else's
+    listed = _output([*git, "ls-files", "-z", "-co", "--exclude-standard"], cwd=ROOT)
     for name in filter(None, listed.split("\0")):
         if (ROOT / name).is_file():
             target = folder / name
@@ -192,35 +200,39 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebooks", nargs="*", type=Path, help="all of them where none is given")
     parser.add_argument("--python", default="python3", help="makes the environment (python3)")
+    parser.add_argument("--as-is", action="store_true", help="use the environment of that Python")
     options = parser.parse_args(arguments)
+    notebooks = options.notebooks or sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
     began = time.perf_counter()
-    place = Environment(options.python)
+    place = Environment(options.python, options.as_is)
     print(f"environment: {time.perf_counter() - began:.0f} s", flush=True)
     failed = []
-    with contextlib.ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        environment = os.environ | publish(scratch / "repository")
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("LABKIT_")}
+        environment |= publish(scratch / "repository")
         environment |= write_kernel(scratch / "jupyter", place.python)
         environment |= {"LABKIT_DATASET": "digits", "LABKIT_DATA": str(scratch / "data")}
         environment |= {"LABKIT_CACHE": str(scratch / "cache"), "TQDM_DISABLE": "1"}
-        environment["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # a warning of the debugger
-        for name in ("LABKIT_MIRROR", "LABKIT_STATIC", "PYTHONPATH"):
-            environment.pop(name, None)
+        environment["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # a warning of the kernel's debugger
         os.environ["JUPYTER_PATH"] = environment["JUPYTER_PATH"]
-        for notebook in options.notebooks or sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
-            began, before = time.perf_counter(), place.bare()
-            if not run(notebook.resolve(), environment):
-                failed.append(notebook.name)
-            try:
-                added = additions(before, place.freeze())
-            except ValueError as error:
-                raise SystemExit(f"{notebook.name}: {error}") from None
-            print(f"{notebook.name}: {time.perf_counter() - began:.0f} s", flush=True)
-            print("added by its setup cell:", ", ".join(added), flush=True)
-        run_widgets(environment)
-        print("plot.live redraws with ipywidgets 7.7.1")
+        try:
+            for notebook in map(Path.resolve, notebooks):
+                place.restore()
+                began = time.perf_counter()
+                if not run(notebook, environment):
+                    failed.append(notebook.name)
+                added = additions(place.before, place.freeze())
+                print(f"{notebook.name}: {time.perf_counter() - began:.0f} s; its setup cell added")
+                print(*added, sep="\n", flush=True)
+            run_widgets(environment)
+            print("plot.live redraws when a control moves")
+            place.restore()
+        except Moved as error:
+            shutil.rmtree(BUILD, ignore_errors=True)  # it no longer has Colab's versions
+            raise SystemExit(str(error)) from None
     if failed:
-        raise SystemExit(f"Colab's versions: {', '.join(failed)} failed; see above.")
+        raise SystemExit(f"in Colab's versions {', '.join(failed)} failed; see above")
 
 
 if __name__ == "__main__":
