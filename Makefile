@@ -5,7 +5,7 @@ READY := .venv/.ready
 CPU_TORCH := https://download.pytorch.org/whl/cpu
 ROOT_FLAG := $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: lab test book execute stamp publish-address colab bench clean
+.PHONY: lab test book student execute stamp publish-address colab bench clean
 
 lab: $(READY)  ## open JupyterLab on the course; ARGS="--no-browser --port 9999" passes options on
 	$(BIN)/jupyter lab $(ROOT_FLAG) $(ARGS) notebooks/00_start_here.ipynb
@@ -18,6 +18,9 @@ book: $(READY)  ## the website, in _build/html
 
 colab: $(READY)  ## every notebook in Colab's versions, labkit installed by its setup cell
 	$(BIN)/python tools/colab.py $(ARGS)
+
+student: $(READY)  ## the notebooks without solutions, answers and outputs, in _build/student
+	$(BIN)/python tools/student.py $(ARGS)
 
 execute: $(READY)  ## run the notebooks in place on MNIST, from clean kernels
 	$(BIN)/python tools/execute.py $(ARGS)

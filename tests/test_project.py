@@ -57,6 +57,7 @@ def test_what_colab_preinstalls_satisfies_the_lower_bounds():
         ("book", "jupyter-book build -W -n --keep-going"),
         ("execute", "tools/execute.py"),
         ("colab", "tools/colab.py"),
+        ("student", "tools/student.py"),
         ("stamp", "tools/stamp.py"),
         ("bench", "tools/bench.py"),
         ("publish-address", "tools/stamp.py"),
