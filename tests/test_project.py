@@ -55,6 +55,7 @@ def test_what_colab_preinstalls_satisfies_the_lower_bounds():
         ("lab", "jupyter lab"),
         ("test", "python -m pytest"),
         ("book", "jupyter-book build -W -n --keep-going"),
+        ("site-test", "LABKIT_SITE=1 .venv/bin/python -m pytest tests/test_site.py"),
         ("execute", "tools/execute.py"),
         ("colab", "tools/colab.py"),
         ("student", "tools/student.py"),
