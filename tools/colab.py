@@ -3,15 +3,16 @@
 usage: python tools/colab.py [--python PYTHON] [--as-is] [NOTEBOOK ...]
 
 Makes an environment with the versions of Colab's image (VERSIONS below) and a stand-in for
-`google.colab`, and for each notebook an empty folder with nothing but it. The notebook's own setup
-cell installs labkit, through git from a copy of this working tree that stands at the published
-address. Then nbval runs the notebook there on the embedded digits: a failing check, an output that
-differs where it must not, or a package that the installation moved, fails the lane.
+`google.colab`, and for each notebook an empty folder with nothing but it. The setup cell of the
+first notebook installs labkit, through git from a copy of this working tree that stands at the
+published address; the next ones have the same cell and find it there. nbval runs them on the
+embedded digits: a failing check, an output that differs where it must not, or a package that the
+installation moved, fails the lane.
 
-The real torch and torchvision are not installed: a CUDA build of 5 GB, which takes longer than the
-rest, and which no notebook imports on the embedded digits. Two empty packages of their names and
-versions stand in, so that pip sees what it would see on Colab. With --as-is nothing is made: the
-environment of PYTHON is used as it stands. So the weekly run uses Colab's image itself.
+The real torch and torchvision are not installed: a CUDA build of nearly 5 GB, which no notebook
+imports on the embedded digits. Two empty packages of their names and versions stand in, so that
+pip sees what it would see on Colab. With --as-is nothing is made: the environment of PYTHON (this
+one by default) is used as it stands, so that the weekly run can use Colab's image itself.
 """
 
 import argparse
@@ -199,7 +200,7 @@ def _output(command: list, **options) -> str:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebooks", nargs="*", type=Path, help="all of them where none is given")
-    parser.add_argument("--python", default="python3", help="makes the environment (python3)")
+    parser.add_argument("--python", default=sys.executable, help="what makes the environment")
     parser.add_argument("--as-is", action="store_true", help="use the environment of that Python")
     options = parser.parse_args(arguments)
     notebooks = options.notebooks or sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
@@ -210,6 +211,7 @@ def main(arguments: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         environment = {k: v for k, v in os.environ.items() if not k.startswith("LABKIT_")}
+        environment.pop("PYTHONPATH", None)
         environment |= publish(scratch / "repository")
         environment |= write_kernel(scratch / "jupyter", place.python)
         environment |= {"LABKIT_DATASET": "digits", "LABKIT_DATA": str(scratch / "data")}
@@ -217,17 +219,17 @@ def main(arguments: list[str] | None = None) -> None:
         environment["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # a warning of the kernel's debugger
         os.environ["JUPYTER_PATH"] = environment["JUPYTER_PATH"]
         try:
+            place.restore()
             for notebook in map(Path.resolve, notebooks):
-                place.restore()
                 began = time.perf_counter()
                 if not run(notebook, environment):
                     failed.append(notebook.name)
                 added = additions(place.before, place.freeze())
-                print(f"{notebook.name}: {time.perf_counter() - began:.0f} s; its setup cell added")
-                print(*added, sep="\n", flush=True)
-            run_widgets(environment)
-            print("plot.live redraws when a control moves")
-            place.restore()
+                print(f"{notebook.name}: {time.perf_counter() - began:.0f} s", flush=True)
+            print("the setup cell added", ", ".join(added) or "nothing: it did not run")
+            if not failed:
+                run_widgets(environment)
+                print("plot.live redraws when a control moves")
         except Moved as error:
             shutil.rmtree(BUILD, ignore_errors=True)  # it no longer has Colab's versions
             raise SystemExit(str(error)) from None
