@@ -34,7 +34,7 @@ from labkit import session
 session.start("{name}")"""
 FAILED = "pip could not install labkit and says why above. Check the network; run this cell again."
 UNPUBLISHED = (
-    "This copy has no published address for pip yet. Open it with `make lab` in its clone."
+    "This copy is not published yet, so pip finds no labkit. In a clone of it, run `make lab`."
 )
 BADGE = (
     "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
