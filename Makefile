@@ -5,7 +5,7 @@ READY := .venv/.ready
 CPU_TORCH := https://download.pytorch.org/whl/cpu
 ROOT_FLAG := $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: lab test book execute stamp publish-address clean
+.PHONY: lab test book site-test student execute stamp publish-address colab bench clean
 
 lab: $(READY)  ## open JupyterLab on the course; ARGS="--no-browser --port 9999" passes options on
 	$(BIN)/jupyter lab $(ROOT_FLAG) $(ARGS) notebooks/00_start_here.ipynb
@@ -16,6 +16,18 @@ test: $(READY)  ## unit tests, structure tests and every notebook
 book: $(READY)  ## the website, in _build/html
 	$(BIN)/jupyter-book build -W -n --keep-going . $(ARGS)
 
+site-test: $(READY)  ## the website, built and then tried in headless Chromium
+	$(MAKE) book ARGS=
+	@$(BIN)/python -c "import axe_playwright_python, playwright" 2>/dev/null \
+	  || $(BIN)/python -m pip install --quiet --editable ".[site]"
+	LABKIT_SITE=1 $(BIN)/python -m pytest tests/test_site.py $(ARGS)
+
+colab: $(READY)  ## every notebook in Colab's versions, labkit installed by its setup cell
+	$(BIN)/python tools/colab.py $(ARGS)
+
+student: $(READY)  ## the notebooks without solutions, answers and outputs, in _build/student
+	$(BIN)/python tools/student.py $(ARGS)
+
 execute: $(READY)  ## run the notebooks in place on MNIST, from clean kernels
 	$(BIN)/python tools/execute.py $(ARGS)
 
@@ -25,6 +37,9 @@ stamp: $(READY)  ## write badges, setup cells and times into notebooks and READM
 publish-address: $(READY)  ## REPO=https://github.com/owner/name: write the address everywhere
 	@test -n "$(REPO)" || { echo "Say where: make publish-address REPO=https://github.com/owner/name"; exit 1; }
 	$(BIN)/python tools/stamp.py "$(REPO)"
+
+bench: $(READY)  ## on an idle machine: our training against textbook loops and the machine's peak
+	$(BIN)/python tools/bench.py $(ARGS)
 
 clean:
 	rm -rf .venv _build .pytest_cache .ruff_cache *.egg-info

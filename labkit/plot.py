@@ -55,6 +55,12 @@ def show(figure: Figure, *, alt: str) -> None:
     display(_png(figure), metadata={"image/png": {"alt": alt}}, raw=True)
 
 
+def show_png(picture: bytes, *, alt: str) -> None:
+    """Display a PNG file's bytes with alternative text; IPython 7, as on Colab, has no `alt`."""
+    data = {"image/png": base64.b64encode(picture).decode(), "text/plain": "<Figure>"}
+    display(data, metadata={"image/png": {"alt": alt}}, raw=True)
+
+
 def _png(figure: Figure) -> dict[str, object]:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")

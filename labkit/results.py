@@ -15,9 +15,8 @@ from typing import NamedTuple
 import equinox as eqx
 import numpy as np
 import platformdirs
-from IPython.display import Image, display
 
-from labkit import data, session
+from labkit import data, plot, session
 
 LIMIT = 1_000_000  # bytes of one file; a few hundred KB is what the capstone needs
 
@@ -143,7 +142,7 @@ def recorded(name: str) -> dict[str, np.ndarray]:
 def show_recorded(name: str, *, alt: str) -> None:
     """Show the picture that belongs to a recorded table; `alt` says it in words."""
     picture = resources.files("labkit").joinpath("recorded", f"{name}.png")
-    display(Image(picture.read_bytes(), alt=alt))
+    plot.show_png(picture.read_bytes(), alt=alt)
 
 
 def recorded_model(name: str, like):

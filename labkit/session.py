@@ -8,7 +8,6 @@ from importlib import resources
 
 import jax
 import platformdirs
-from IPython.display import Image, display
 
 from labkit import data, plot
 
@@ -55,7 +54,7 @@ def start(notebook: str) -> None:
     print(f"Run all   {expected_time(notebook)}")
     picture = resources.files("labkit").joinpath("pictures", f"{notebook}.png")
     if picture.is_file():
-        display(Image(picture.read_bytes(), alt="What you will have made by the end"))
+        plot.show_png(picture.read_bytes(), alt="What you will have made by the end")
 
 
 def expected_time(notebook: str) -> str:

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import statistics
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -185,26 +186,53 @@ def test_readme_and_book_list_every_notebook():
     assert [path.stem for path in PATHS if f"notebooks/{path.stem}\n" not in toc] == []
 
 
+def tracked(pattern):
+    """The tracked files, tests apart, whose text holds the pattern, with what it found there."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    found = {}
+    for name in filter(None, listed.stdout.split("\0")):
+        if not name.startswith("tests/") and (ROOT / name).is_file():
+            text = (ROOT / name).read_bytes().decode("utf-8", "ignore").replace("%2F", "/")
+            if hits := set(re.findall(pattern, text)):
+                found[name] = hits
+    return found
+
+
+def test_the_address_agrees_wherever_it_stands():
+    slug = stamp.address()[0].split("github.com/")[1]
+    found = tracked(rf"(?<!lab/)\b[\w.-]+/{re.escape(slug.split('/')[1])}\b")
+    assert {"README.md", "_config.yml", "notebooks/hosting.md"} < set(found)
+    for name, hits in found.items():
+        assert hits == {slug}, f"{name}: run `make stamp`"
+
+
 def test_publishing_writes_the_address_everywhere(tmp_path, monkeypatch, capsys):
-    for name in ("notebooks", "labkit/times.toml", "README.md", "_config.yml"):
-        target = tmp_path / name
-        target.parent.mkdir(exist_ok=True)
-        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, target)
-    monkeypatch.setattr(stamp, "ROOT", tmp_path)
     before, new = stamp.address()[0], "https://github.com/someone/lab.book"
+    slug = before.split("github.com/")[1]
+    named = tracked(re.escape(slug))
+    assert len(named) > 5
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    for name in {*named, "labkit/times.toml"}:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    monkeypatch.setattr(stamp, "ROOT", tmp_path)
     for bad in ("someone/lab", "https://example.org/a/b", new + "/tree/main"):
         with pytest.raises(SystemExit):
             stamp.main([bad])
         assert "https://github.com/owner/name" in capsys.readouterr().err
         assert stamp.address()[0] == before
     stamp.main([new + ".git/"])
-    files = [tmp_path / "README.md", tmp_path / "_config.yml", *tmp_path.glob("notebooks/*.ipynb")]
-    assert len(files) > 5
-    for file in files:
-        text = file.read_text("utf-8")
-        assert before not in text and before.split("github.com/")[1] not in text
-        assert "someone/lab.book" in text
-    assert "git clone https://github.com/someone/lab.book\ncd lab.book" in files[0].read_text()
+    for name in named:
+        text = (tmp_path / name).read_text("utf-8").replace("%2F", "/")
+        assert slug not in text and "someone/lab.book" in text, name
+    readme = (tmp_path / "README.md").read_text("utf-8")
+    assert "git clone https://github.com/someone/lab.book\ncd lab.book" in readme
+    cell = stamp.setup("00_start_here")
+    assert stamp.UNPUBLISHED not in cell and stamp.FAILED in cell
+    link = "git-pull?repo=https%3A%2F%2Fgithub.com%2Fsomeone%2Flab.book&branch=main"
+    assert link in (tmp_path / "notebooks/hosting.md").read_text("utf-8")
 
 
 def output(text):

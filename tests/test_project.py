@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -12,14 +13,20 @@ import yaml
 from labkit import results
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+import colab  # noqa: E402
+
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 
 
 def test_environment_yml_holds_python_pip_and_the_package_only():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text("utf-8"))
     python, pip, by_pip = environment["dependencies"]
-    assert python == "python" + PROJECT["requires-python"] and pip == "pip"
-    ((extras,),) = [re.findall(r"-e \.\[([\w,]+)\]", line) for line in by_pip["pip"]]
+    minor = int(re.fullmatch(r"python=3\.(\d+)", python)[1])
+    assert minor >= int(PROJECT["requires-python"].split(".")[1]) and pip == "pip"
+    index, package = by_pip["pip"]  # the CPU build of PyTorch, where its index can be reached
+    assert index.split()[1] in (ROOT / "Makefile").read_text("utf-8")
+    (extras,) = re.fullmatch(r"-e \.\[([\w,]+)\]", package).groups()
     assert set(extras.split(",")) <= set(PROJECT["optional-dependencies"])
 
 
@@ -30,16 +37,15 @@ def test_dependencies_are_lower_bounds():
 
 
 def test_what_colab_preinstalls_satisfies_the_lower_bounds():
-    """Versions of Colab's image of August 2026 (DESIGN section 7)."""
-    colab = {
-        "ipywidgets": "7.7.1", "jax": "0.7.2", "matplotlib": "3.10.0", "numpy": "2.1.3",
-        "optax": "0.2.8", "orbax-checkpoint": "0.12.4",
-        "scikit-learn": "1.6.1", "torchvision": "0.26",
-    }  # fmt: skip
+    """Versions of Colab's image of August 2026, as the lane installs them."""
+    pinned = dict(line.split("==") for line in colab.VERSIONS if "==" in line)
+    pinned |= {name: version for name, (version, _) in colab.STAND_INS.items()}
     bounds = dict(requirement.split(">=") for requirement in PROJECT["dependencies"])
+    missing = bounds.keys() - pinned.keys()
+    assert missing == {"equinox", "jaxtyping", "pillow", "platformdirs", "tqdm"}
     as_numbers = lambda version: [int(part) for part in version.split(".")]
-    for package, version in colab.items():
-        assert as_numbers(bounds[package]) <= as_numbers(version), package
+    for package in bounds.keys() - missing:
+        assert as_numbers(bounds[package]) <= as_numbers(pinned[package]), package
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
@@ -49,8 +55,12 @@ def test_what_colab_preinstalls_satisfies_the_lower_bounds():
         ("lab", "jupyter lab"),
         ("test", "python -m pytest"),
         ("book", "jupyter-book build -W -n --keep-going"),
+        ("site-test", "LABKIT_SITE=1 .venv/bin/python -m pytest tests/test_site.py"),
         ("execute", "tools/execute.py"),
+        ("colab", "tools/colab.py"),
+        ("student", "tools/student.py"),
         ("stamp", "tools/stamp.py"),
+        ("bench", "tools/bench.py"),
         ("publish-address", "tools/stamp.py"),
         ("clean", "rm -rf .venv _build"),
     ],
@@ -88,7 +98,7 @@ def test_licences():
 
 
 def test_recorded_tables_say_where_they_are_from_and_are_shown():
-    tables = sorted((ROOT / "labkit" / "recorded").glob("*.csv"))
+    tables = sorted((ROOT / "labkit" / "recorded").glob("[0-9]*.csv"))  # bench*: test_bench.py
     assert tables
     notebooks = "".join(path.read_text("utf-8") for path in (ROOT / "notebooks").glob("*.ipynb"))
     for table in tables:
@@ -101,7 +111,7 @@ def test_recorded_tables_say_where_they_are_from_and_are_shown():
 
 def test_recorded_pictures_belong_to_a_table_and_are_shown():
     notebooks = "".join(p.read_text("utf-8") for p in (ROOT / "notebooks").glob("*.ipynb"))
-    pictures = sorted((ROOT / "labkit" / "recorded").glob("*.png"))
+    pictures = sorted((ROOT / "labkit" / "recorded").glob("[0-9]*.png"))
     assert pictures
     for picture in pictures:
         assert picture.with_suffix(".csv").is_file()

@@ -10,6 +10,7 @@ as https://github.com/owner/name, it is first written into _config.yml: do that 
 import argparse
 import re
 import tomllib
+import urllib.parse
 from pathlib import Path
 
 import nbformat
@@ -20,19 +21,40 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 SETUP = """\
 # Setup, the same in every notebook: on Colab this installs labkit; elsewhere it is there already.
-try:
-    from labkit import session
-except ModuleNotFoundError:
+from importlib.util import find_spec
+
+if not find_spec("labkit"):
     %pip install --quiet "labkit @ git+{address}"
-    from labkit import session
+if not find_spec("labkit"):
+    raise RuntimeError(
+        "{reason}"
+    )
+from labkit import session
+
 session.start("{name}")"""
+FAILED = "pip could not install labkit and says why above. Check the network; run this cell again."
+UNPUBLISHED = (
+    "This copy is not published yet, so pip finds no labkit. In a clone of it, run `make lab`."
+)
 BADGE = (
     "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
     "(https://colab.research.google.com/github/{repository}/blob/{branch}/notebooks/{name}.ipynb)"
 )
 BADGE_PATTERN = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]\([^)]*\)")
 TIME_PATTERN = re.compile(r"\*Run all\* takes [^.]*\.")
-CLONE_PATTERN = re.compile(r"git clone \S+\ncd \S+")
+# Where pages name the repository: what to find, and what must stand there.
+PLACES = (
+    (re.compile(r"git clone \S+\ncd \S+"), "git clone {url}\ncd {name}"),
+    (re.compile(r"git\+https://github\.com/[\w.-]+/[\w.-]+"), "git+{url}"),
+    (
+        re.compile(r"mybinder\.org/v2/gh/[^/\s]+/[^/\s]+/[^?\s]+"),
+        "mybinder.org/v2/gh/{slug}/{branch}",
+    ),
+    (
+        re.compile(r"git-pull\?repo=[^&\s]+&branch=[^&\s]+&urlpath=lab%2Ftree%2F[^%\s]+"),
+        "git-pull?repo={quoted}&branch={branch}&urlpath=lab%2Ftree%2F{name}",
+    ),
+)
 ADDRESS_PATTERN = re.compile(r"https://github\.com/[A-Za-z0-9-]+/[\w.-]+")
 TABLE_PATTERN = re.compile(r"<!-- table -->.*<!-- /table -->", re.DOTALL)
 METADATA = {
@@ -52,13 +74,36 @@ def address() -> tuple[str, str]:
 def write_address(url: str) -> None:
     """Put the repository's address into _config.yml; ValueError where it is none of GitHub's."""
     url = url.rstrip("/").removesuffix(".git")
-    if not ADDRESS_PATTERN.fullmatch(url):
+    if not published(url):
         raise ValueError(f"{url!r} is not of the form https://github.com/owner/name")
     config = ROOT / "_config.yml"
     text, found = re.subn(r"(?m)^(  url: ).*$", rf"\g<1>{url}", config.read_text("utf-8"))
     if found != 1:
         raise ValueError(f"_config.yml must have one line '  url: ...', it has {found}")
     config.write_text(text, "utf-8")
+
+
+def published(url: str) -> bool:
+    """Whether the address can exist: GitHub allows no underscore in an account's name."""
+    return bool(ADDRESS_PATTERN.fullmatch(url))
+
+
+def setup(name: str) -> str:
+    """The setup cell of one notebook."""
+    url = address()[0]
+    reason = FAILED if published(url) else UNPUBLISHED
+    return SETUP.format(address=url, name=name, reason=reason)
+
+
+def stamp_places(text: str) -> str:
+    """A page with today's address wherever it names the repository to git, pip or a hub."""
+    url, branch = address()
+    slug = url.split("github.com/")[1]
+    words = {"url": url, "branch": branch, "slug": slug, "name": slug.split("/")[1]}
+    words["quoted"] = urllib.parse.quote(url, safe="")
+    for pattern, place in PLACES:
+        text = pattern.sub(lambda _, place=place: place.format(**words), text)
+    return text
 
 
 def badge(name: str) -> str:
@@ -87,7 +132,7 @@ def stamp_notebook(notebook, name: str) -> None:
         if cell.cell_type == "markdown":
             cell.source = TIME_PATTERN.sub(f"*Run all* takes {times(name)}.", cell.source)
         if "setup" in tags:
-            cell.source = SETUP.format(address=address()[0], name=name)
+            cell.source = setup(name)
         if "solution" in tags:
             cell.metadata.tags = sorted({*tags, "hide-input"})
             cell.metadata.cellView = "form"
@@ -120,11 +165,9 @@ def readme_table() -> str:
 
 
 def stamp_readme(text: str) -> str:
-    """README with today's table of notebooks and the address to clone."""
-    url, _ = address()
+    """README with today's table of notebooks and the repository's address."""
     table = f"<!-- table -->\n{readme_table()}\n<!-- /table -->"
-    text = CLONE_PATTERN.sub(f"git clone {url}\ncd {url.rsplit('/', 1)[1]}", text)
-    return TABLE_PATTERN.sub(lambda _: table, text)
+    return TABLE_PATTERN.sub(lambda _: table, stamp_places(text))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -144,6 +187,8 @@ def main(arguments: list[str] | None = None) -> None:
     readme.write_text(stamp_readme(readme.read_text("utf-8")), "utf-8")
     status.write(ROOT)
     references.write(ROOT)
+    for page in (ROOT / "notebooks").glob("*.md"):
+        page.write_text(stamp_places(page.read_text("utf-8")), "utf-8")
 
 
 if __name__ == "__main__":

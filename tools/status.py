@@ -40,12 +40,12 @@ def title(path: Path) -> str:
 def table(times: dict, titles: dict[str, str]) -> str:
     """One row a notebook; `times` as in labkit/times.toml, `titles` by the notebook's name."""
     rows = [
-        "| Notebook | *Run all* on a CPU | on a GPU | Peak memory | Data | Measured on |",
+        "| Notebook | CPU | GPU | Peak memory | Data | Date |",
         "|---|---|---|---|---|---|",
     ]
     for name, words in titles.items():
         cpu, gpu = (times.get(name, {}).get(kind, {}) for kind in ("cpu", "gpu"))
-        memory = f"{cpu['memory']:.1f} GiB" if "memory" in cpu else UNKNOWN
+        memory = f"{cpu['memory']:.1f}\N{NO-BREAK SPACE}GiB" if "memory" in cpu else UNKNOWN
         rows.append(
             f"| [{words}]({name}.ipynb) | {_seconds(cpu)} | {_seconds(gpu)} | {memory} "
             f"| {cpu.get('dataset', UNKNOWN)} | {cpu.get('date', UNKNOWN)} |"
@@ -54,7 +54,7 @@ def table(times: dict, titles: dict[str, str]) -> str:
 
 
 def conditions(times: dict) -> str:
-    """The versions, one line for each combination of device and versions that was used."""
+    """One line for each combination of device and versions that was used."""
     used: dict[tuple[str, str], list[str]] = {}
     for name, entry in sorted(times.items()):
         for kind in ("cpu", "gpu"):
@@ -68,4 +68,4 @@ def conditions(times: dict) -> str:
 
 
 def _seconds(entry: dict) -> str:
-    return f"{entry['seconds']} s ({entry['device']})" if entry else UNKNOWN
+    return f"{entry['seconds']}\N{NO-BREAK SPACE}s" if entry else UNKNOWN

@@ -5,14 +5,16 @@ import functools
 import json
 import os
 import tomllib
-import traceback
 from collections.abc import Callable
 from importlib import resources
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from labkit import data, session
+from labkit.check import progress
+from labkit.check.sandbox import describe
 
 
 class CheckFailed(AssertionError):
@@ -114,28 +116,53 @@ def _record(name: str, value: float, dataset: str) -> None:
         file.write(json.dumps(line) + "\n")  # one write: lines of two notebooks do not mix
 
 
+class Verdict(NamedTuple):
+    """What a check found: "done", "wrong" or "not attempted"; the hint of a wrong answer."""
+
+    state: str
+    hint: str = ""
+
+
+def verdict(judge: Callable[[Callable], None], answer: Callable) -> Verdict:
+    """Judge an answer, whatever it does."""
+    if not callable(answer):
+        return Verdict("wrong", "give the function itself, not its result, to the check")
+    try:
+        judge(answer)
+    except NotAttempted:
+        return Verdict("not attempted")
+    except Mistake as mistake:
+        return Verdict("wrong", str(mistake))
+    except Exception as error:
+        return Verdict("wrong", f"what came back cannot be compared ({type(error).__name__})")
+    return Verdict("done")
+
+
 def exercise(number: str, title: str) -> Callable:
     """Make a function that judges an answer into a check that prints, and never raises.
 
     The judge calls the answer through `attempt` and compares through `expect`, or raises
-    `Mistake`. The check prints *not attempted yet*, ✓, or ✗ with the mistake's name.
+    `Mistake`. The check prints *not attempted yet*, ✓, or ✗ with the mistake's name, and counts
+    the try for `summary`, unless the answer is one of the notebook's own (`..._solution`). Where
+    nbgrader runs the notebook, to grade it, whatever is not ✓ raises CheckFailed as well.
     """
+    progress.TITLES[number] = title
 
     def decorate(judge: Callable[[Callable], None]) -> Callable[[Callable], None]:
         @functools.wraps(judge)
         def check(answer: Callable) -> None:
+            state, hint = verdict(judge, answer)
+            if not getattr(answer, "__name__", "").endswith("_solution"):
+                progress.note(number, state != "not attempted", state == "done")
             name = f"Exercise {number} ({title})"
-            if not callable(answer):
-                print(f"✗ {name}: give the function itself, not its result, to the check")
-                return
-            try:
-                judge(answer)
-            except NotAttempted:
-                print(f"… {name}: not attempted yet")
-            except Mistake as mistake:
-                print(f"✗ {name}: {mistake}")
-            else:
-                print(f"✓ {name}")
+            line = {
+                "done": f"✓ {name}",
+                "wrong": f"✗ {name}: {hint}",
+                "not attempted": f"… {name}: not attempted yet",
+            }[state]
+            print(line)
+            if state != "done" and os.environ.get("NBGRADER_EXECUTION"):
+                raise CheckFailed(line)
 
         check.number, check.title = number, title
         return check
@@ -144,17 +171,18 @@ def exercise(number: str, title: str) -> Callable:
 
 
 def attempt(answer: Callable, *args, **kwargs):
-    """Call a reader's answer; None means not attempted, an exception becomes a `Mistake`."""
+    """Call a reader's answer; None means not attempted, an exception becomes a `Mistake`.
+
+    A `Mistake` raised on the way, by a function that the check hands in, is passed on as it is.
+    """
     try:
         value = answer(*args, **kwargs)
+    except Mistake:
+        raise
+    except NotImplementedError as error:
+        raise NotAttempted from error
     except Exception as error:
-        own = [
-            f for f in traceback.extract_tb(error.__traceback__) if "-packages" not in f.filename
-        ]
-        line = f" (at `{own[-1].line}`)" if own[1:] and own[-1].line else ""
-        summary = f"{error}".strip().splitlines()
-        reason = f": {summary[0]}" if summary else ""
-        raise Mistake(f"your code raised {type(error).__name__}{reason}{line}") from error
+        raise Mistake(describe(error)) from error
     if value is None or (isinstance(value, tuple) and all(part is None for part in value)):
         raise NotAttempted
     return value

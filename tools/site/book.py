@@ -1,7 +1,8 @@
-"""A Sphinx extension: the addresses, words and pictures that a link to the book shows elsewhere.
+"""A Sphinx extension: what the book adds to its pages.
 
-The site's address follows from the repository's in _config.yml. A page's words are its first
-paragraph; a notebook's preview is its picture, which the landing page puts among the site's images.
+The site's address follows from the repository's in _config.yml. Where a link to a page is shown
+elsewhere, its words are the page's first paragraph and a notebook's preview is its picture, which
+the landing page puts among the site's images.
 """
 
 import html
@@ -39,7 +40,14 @@ def describe(app, page: str, template: str, context: dict, doctree) -> None:
         }
 
 
+def drop_repeated_scripts(app, page: str, template: str, context: dict, doctree) -> None:
+    """Sphinx 7.4 lists a script that has no file twice, and its second `const` is an error."""
+    scripts = {(s.filename or "", str(s.attributes)): s for s in context["script_files"]}
+    context["script_files"] = list(scripts.values())
+
+
 def setup(app) -> dict:
     app.connect("config-inited", set_addresses)
     app.connect("html-page-context", describe, priority=400)  # opengraph has 500
+    app.connect("html-page-context", drop_repeated_scripts)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
