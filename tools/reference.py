@@ -1,10 +1,11 @@
 """Make the reference results that notebook 06 shows for what a reader has not run.
 
-usage: python tools/reference.py [--seeds N] [--folder FOLDER] [NOTEBOOK ...]
+usage: python tools/reference.py [--seeds N] [--only SEED] [--folder FOLDER] [NOTEBOOK ...]
 
 Runs notebooks 01 to 05 on MNIST, once for each seed, every random key of a notebook changed with
 the seed. What they save goes to FOLDER (one folder for each seed; a run that is there already is
-not repeated), and from there, all seeds together, to labkit/reference.
+not repeated), and from there, all seeds together, to labkit/reference. With --only one seed is run
+and nothing merged: runs of several seeds may go on side by side. Times are those of seed 0.
 """
 
 import argparse
@@ -51,6 +52,7 @@ def merge(files: list[Path]) -> dict[str, np.ndarray]:
             runs.append({key: saved[key] for key in saved.files})
     first = runs[0]
     numbers = [k for k, v in first.items() if v.ndim == 0 and v.dtype.kind in "biuf"]
+    numbers = [k for k in numbers if not k.endswith("_ms") and "seconds" not in k]
     merged = first | {key: np.array([run[key] for run in runs]) for key in numbers}
     about = json.loads(str(first["about"]))
     if about["dataset"] != "mnist":
@@ -62,11 +64,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebooks", nargs="*", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", type=int, metavar="SEED")
     parser.add_argument("--folder", type=Path, default=ROOT / "_build" / "reference")
     arguments = parser.parse_args()
     paths = arguments.notebooks or sorted((ROOT / "notebooks").glob("0[1-5]*.ipynb"))
     folders = [arguments.folder / str(seed) for seed in range(arguments.seeds)]
     for seed, folder in enumerate(folders):
+        if arguments.only not in (None, seed):
+            continue
         for path in paths:
             done = folder / f"{path.stem}.done"
             if done.exists():
@@ -74,6 +79,8 @@ def main() -> None:
             errors = run(path, seed, folder)
             print(f"seed {seed}, {path.name}:", *(errors or ["no error"]), sep="\n  ", flush=True)
             done.touch()
+    if arguments.only is not None:
+        return
     REFERENCE.mkdir(exist_ok=True)
     for first in sorted(folders[0].glob("*-mnist.npz")):
         content = io.BytesIO()
