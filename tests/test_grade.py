@@ -1,5 +1,6 @@
 """`python -m labkit.check`: what submissions get, and what they cannot do."""
 
+import contextlib
 import csv
 import json
 import os
@@ -218,6 +219,23 @@ def test_what_ends_its_sandbox_costs_that_exercise_only(tmp_path, kind):
         assert SAID[kind] in got.verdicts["0.1"].hint
     assert got.verdicts["0.2"].state == "done", got
     assert time.monotonic() - began < 120
+
+
+def test_what_a_submission_started_ends_with_it():
+    start = """
+import subprocess, sys
+def answer():
+    command = [sys.executable, "-c", "input()"]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True).pid
+"""
+    with grade.Sandbox(grade.LIMITS) as box:
+        assert box.ask(("find", [start], [], "answer"), 60)
+        started = grade.psutil.Process(int(box.ask(("call", (), {}), 60)))
+        assert started.is_running() and started.status() != grade.psutil.STATUS_ZOMBIE
+    with contextlib.suppress(grade.psutil.NoSuchProcess):
+        assert (
+            started.status() == grade.psutil.STATUS_ZOMBIE
+        )  # nobody's child waits to be collected
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no resource limits on Windows")

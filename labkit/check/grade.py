@@ -4,6 +4,12 @@ Two processes for each submission. This one, the grader, holds the checks; submi
 runs in it. The other (`sandbox.py`) runs what the submission defines. When a check calls the
 answer, its arguments travel to the sandbox and plain arrays come back. Whatever a submission does
 to labkit.check, to NumPy or to its own output, it does in its own process.
+
+Enforced: seconds for an exercise, and memory, looked at every 50 ms, for a submission and all that
+it starts; no output; except on Windows, seconds of processor, and no file with content. Not cut
+off: the network, and whatever else your account may do, such as reading a solution from the disk,
+deleting files or ending a process, this one included. A container without network and with
+nothing else in it closes that.
 """
 
 import argparse
