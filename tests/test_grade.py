@@ -112,6 +112,7 @@ def test_a_right_answer_is_found_with_what_it_needs_and_nothing_else_runs(judged
         (("import no_such_module", body("return no_such_module")), "wrong", "ModuleNotFound"),
         ((body("return 'six'"),), "wrong", "not an array of numbers: str"),
         ((body("return {'z': z}"),), "wrong", "not an array of numbers: dict"),
+        ((body("raise ValueError('\\ud800' + 'x' * 10**6)"),), "wrong", "ValueError"),
         ((body("return z * 1j"),), "wrong", "not an array of numbers"),
         ((body("return z, None"),), "wrong", "expected shape"),
         (("momentum_step = 5",), "wrong", "not callable"),
@@ -316,6 +317,7 @@ def test_the_command_writes_one_row_for_each_file(tmp_path):
 def test_a_cell_of_the_table_is_never_a_formula():
     assert grade._cell("=1+1") == "'=1+1"
     assert grade._cell("a\nb\tc") == "a b c"
+    assert grade._cell("half a pair \ud800") == "half a pair ?"
 
 
 @pytest.mark.parametrize(
