@@ -17,7 +17,7 @@ book: $(READY)  ## the website, in _build/html
 	$(BIN)/jupyter-book build -W -n --keep-going . $(ARGS)
 
 site-test: $(READY)  ## the website, built and then tried in headless Chromium
-	$(MAKE) book ARGS=
+	$(MAKE) book ARGS=--all
 	@$(BIN)/python -c "import axe_playwright_python, playwright" 2>/dev/null \
 	  || $(BIN)/python -m pip install --quiet --editable ".[site]"
 	LABKIT_SITE=1 $(BIN)/python -m pytest tests/test_site.py $(ARGS)

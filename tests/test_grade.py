@@ -1,5 +1,6 @@
 """`python -m labkit.check`: what submissions get, and what they cannot do."""
 
+import contextlib
 import csv
 import json
 import os
@@ -111,6 +112,7 @@ def test_a_right_answer_is_found_with_what_it_needs_and_nothing_else_runs(judged
         (("import no_such_module", body("return no_such_module")), "wrong", "ModuleNotFound"),
         ((body("return 'six'"),), "wrong", "not an array of numbers: str"),
         ((body("return {'z': z}"),), "wrong", "not an array of numbers: dict"),
+        ((body("raise ValueError('\\ud800' + 'x' * 10**6)"),), "wrong", "ValueError"),
         ((body("return z * 1j"),), "wrong", "not an array of numbers"),
         ((body("return z, None"),), "wrong", "expected shape"),
         (("momentum_step = 5",), "wrong", "not callable"),
@@ -220,6 +222,23 @@ def test_what_ends_its_sandbox_costs_that_exercise_only(tmp_path, kind):
     assert time.monotonic() - began < 120
 
 
+def test_what_a_submission_started_ends_with_it():
+    start = """
+import subprocess, sys
+def answer():
+    command = [sys.executable, "-c", "input()"]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True).pid
+"""
+    with grade.Sandbox(grade.LIMITS) as box:
+        assert box.ask(("find", [start], [], "answer"), 60)
+        started = grade.psutil.Process(int(box.ask(("call", (), {}), 60)))
+        assert started.is_running() and started.status() != grade.psutil.STATUS_ZOMBIE
+    with contextlib.suppress(grade.psutil.NoSuchProcess):
+        assert (
+            started.status() == grade.psutil.STATUS_ZOMBIE
+        )  # nobody's child waits to be collected
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no resource limits on Windows")
 def test_no_file_is_filled(judged, tmp_path):
     target = tmp_path / "full"
@@ -298,6 +317,7 @@ def test_the_command_writes_one_row_for_each_file(tmp_path):
 def test_a_cell_of_the_table_is_never_a_formula():
     assert grade._cell("=1+1") == "'=1+1"
     assert grade._cell("a\nb\tc") == "a b c"
+    assert grade._cell("half a pair \ud800") == "half a pair ?"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,12 @@ Two processes for each submission. This one, the grader, holds the checks; submi
 runs in it. The other (`sandbox.py`) runs what the submission defines. When a check calls the
 answer, its arguments travel to the sandbox and plain arrays come back. Whatever a submission does
 to labkit.check, to NumPy or to its own output, it does in its own process.
+
+Enforced: seconds for an exercise, and memory, looked at every 50 ms, for a submission and all that
+it starts; no output; except on Windows, seconds of processor, and no file with content. Not cut
+off: the network, and whatever else your account may do, such as reading a solution from the disk,
+deleting files or ending a process, this one included. A container without network and with
+nothing else in it closes that.
 """
 
 import argparse
@@ -393,13 +399,13 @@ def _note(one: Grade) -> str:
     notes = [one.note] if one.note else []
     for number, (state, hint) in one.verdicts.items():
         if state != "done":
-            notes.append(f"{number}: {hint if state == 'wrong' else state}")
+            notes.append(f"{number}: {hint[:300] if state == 'wrong' else state}")
     return "; ".join(notes)
 
 
 def _cell(text: str) -> str:
-    """Text that a spreadsheet shows and does not compute: one line, no formula, not too long."""
-    text = re.sub(r"[\x00-\x1f\x7f]+", " ", text)[:2000]
+    """Text that a spreadsheet shows and does not compute: one line, no formula, valid UTF-8."""
+    text = re.sub(r"[\x00-\x1f\x7f]+", " ", text.encode("utf-8", "replace").decode())
     return "'" + text if text.startswith(("=", "+", "-", "@")) else text
 
 
@@ -423,6 +429,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--notebooks", type=Path, default=ROOT / "notebooks",
                         help="our own notebooks (default: those of this checkout)")  # fmt: skip
     given = parser.parse_args(arguments)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # a console may not know ½
     if given.timeout <= 0 or given.memory <= 0 or given.jobs < 1:
         parser.error("--timeout and --memory must be above zero, --jobs at least 1")
     missing = [str(path) for path in given.files if not path.exists()]

@@ -6,11 +6,15 @@ the landing page puts among the site's images.
 """
 
 import html
+import re
 from pathlib import Path
 
 from docutils import nodes
 
 PICTURES = Path(__file__).resolve().parent.parent.parent / "labkit" / "pictures"
+
+SUMMARY = re.compile(r"<summary>.*?</summary>", re.DOTALL)
+FORMULA = re.compile(r"\$([^$]+)\$")
 
 
 def site_address(repository: str) -> str:
@@ -40,6 +44,17 @@ def describe(app, page: str, template: str, context: dict, doctree) -> None:
         }
 
 
+def mark_formulas(app, doctree, page: str) -> None:
+    """Mark $formulas$ inside <summary> for MathJax: Jupyter sets them there, MyST does not."""
+    for raw in doctree.findall(nodes.raw):
+        text = SUMMARY.sub(lambda m: FORMULA.sub(set_formula, m[0]), raw.astext())
+        raw.children[:] = [nodes.Text(text)]
+
+
+def set_formula(found: re.Match) -> str:
+    return f'<span class="math notranslate nohighlight">\\({found[1]}\\)</span>'
+
+
 def drop_repeated_scripts(app, page: str, template: str, context: dict, doctree) -> None:
     """Sphinx 7.4 lists a script that has no file twice, and its second `const` is an error."""
     scripts = {(s.filename or "", str(s.attributes)): s for s in context["script_files"]}
@@ -48,6 +63,7 @@ def drop_repeated_scripts(app, page: str, template: str, context: dict, doctree)
 
 def setup(app) -> dict:
     app.connect("config-inited", set_addresses)
+    app.connect("doctree-resolved", mark_formulas)
     app.connect("html-page-context", describe, priority=400)  # opengraph has 500
     app.connect("html-page-context", drop_repeated_scripts)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
