@@ -1,5 +1,5 @@
 """Write what must agree everywhere: badges, setup cells, run times, metadata, README's table, the
-status page, the references page.
+status page, the references page, the tables of the lecturer's guide.
 
 usage: python tools/stamp.py [ADDRESS]
 
@@ -14,6 +14,7 @@ import urllib.parse
 from pathlib import Path
 
 import nbformat
+import plan
 import references
 import status
 import yaml
@@ -188,7 +189,7 @@ def main(arguments: list[str] | None = None) -> None:
     status.write(ROOT)
     references.write(ROOT)
     for page in (ROOT / "notebooks").glob("*.md"):
-        page.write_text(stamp_places(page.read_text("utf-8")), "utf-8")
+        page.write_text(stamp_places(plan.stamp_guide(page.read_text("utf-8"), ROOT)), "utf-8")
 
 
 if __name__ == "__main__":
