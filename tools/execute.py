@@ -1,12 +1,13 @@
 """Run notebooks in place, each in a clean kernel on MNIST; a second run changes no byte.
 
-usage: python tools/execute.py [--times] [NOTEBOOK ...]
+usage: python tools/execute.py [--times] [--results FOLDER] [NOTEBOOK ...]
 
 Cells tagged `timing` print measured times, which vary. Their stored outputs are kept as long as
 the new ones say the same and no number moved by more than a factor of two. `--times` writes how
 long each notebook and each of its sections took into labkit/times.toml, with the kernel's peak
 memory. The figure of the cell tagged `picture` goes to labkit/pictures, from where the setup cell
-shows it.
+shows it. Results that a notebook saves are dropped, so that notebook 06 shows the reference;
+`--results _build/reference/0` keeps them as seed 0 of `tools/reference.py`.
 """
 
 import argparse
@@ -170,11 +171,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebooks", nargs="*", type=Path)
     parser.add_argument("--times", action="store_true", help="write the times measured")
+    parser.add_argument("--results", type=Path, help="folder that keeps what notebooks save")
     arguments = parser.parse_args()
     runs = {}
     for path in arguments.notebooks or sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
-        with tempfile.TemporaryDirectory() as cold:  # a first-time reader has compiled nothing yet
-            environment = {"JAX_COMPILATION_CACHE_DIR": cold} if arguments.times else {}
+        with tempfile.TemporaryDirectory() as empty:
+            environment = {"LABKIT_RESULTS": str((arguments.results or Path(empty)).resolve())}
+            if arguments.times:  # a first-time reader has compiled nothing yet
+                environment["JAX_COMPILATION_CACHE_DIR"] = empty
             runs[path.stem] = execute(path, environment)
         print(f"{path.name}: {runs[path.stem].seconds:.0f} s", flush=True)
     if arguments.times:
