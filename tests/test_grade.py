@@ -166,11 +166,11 @@ class Same:
     "raises our own class": body("from labkit.check.core import Mistake", "raise Mistake('✓')"),
     "asks the checks for the answer": """
 import labkit.check
-from labkit.check import core, nb00
+from labkit.check import nb00
 seen = []
-core.expect = lambda got, want, mistakes, **k: seen.append(want)
 """
-    + body("nb00.exercise_0_1(lambda *a: 0)", "return seen[0]"),
+    + body("expect = nb00.expect", "nb00.expect = lambda got, want, *a, **k: seen.append(want)",
+           "nb00.exercise_0_1(lambda *a: 0)", "nb00.expect = expect", "return seen[0]"),
     "floods the output": body("import sys", "for _ in range(300000):", "    print('✓' * 100)",
                               "    sys.stderr.write('x' * 100)", "return z, z"),
     "forges messages": body("import os", "from struct import pack",
@@ -189,6 +189,15 @@ def test_no_credit_and_the_next_exercise_is_judged_all_the_same(judged, kind):
     # whatever was done to the sandbox: a new one, or the same, and no ✓ that is not earned
     assert judged(LIVE[kind], "def mean_energy(energy, points):\n    return 7.0",
                   exercise=SECOND).state == "wrong"  # fmt: skip
+
+
+def test_some_of_these_fool_a_check_in_their_own_process():
+    """Or the test above would show nothing."""
+    for kind in ("edits the checks", "asks the checks for the answer"):
+        code = f"{LIVE[kind]}\nfrom labkit import check\ncheck.exercise_0_1(momentum_step)"
+        done = subprocess.run([sys.executable, "-X", "utf8", "-c", code], capture_output=True,
+                              text=True, encoding="utf-8", cwd=ROOT)  # fmt: skip
+        assert done.stdout.splitlines()[-1].startswith("✓ Exercise 0.1"), done
 
 
 DEADLY = {
