@@ -1,6 +1,6 @@
 """Run the notebooks as Colab runs them: its versions, an empty folder, nothing of ours installed.
 
-usage: python tools/colab.py [--python PYTHON] [--as-is] [NOTEBOOK ...]
+usage: python tools/colab.py [--python PYTHON] [--as-is] [--student] [NOTEBOOK ...]
 
 Makes an environment with the versions of Colab's image (VERSIONS below) and a stand-in for
 `google.colab`, and for each notebook an empty folder with nothing but it. The setup cell of the
@@ -12,7 +12,9 @@ installation moved, fails the lane.
 The real torch and torchvision are not installed: a CUDA build of nearly 5 GB, which no notebook
 imports on the embedded digits. Two empty packages of their names and versions stand in, so that
 pip sees what it would see on Colab. With --as-is nothing is made: the environment of PYTHON (this
-one by default) is used as it stands, so that the weekly run can use Colab's image itself.
+one by default) is used as it stands, so that the weekly run can use Colab's image itself. With --student the notebooks run as students get
+them, without solutions: one run shows that they work untouched, in Colab's versions, and that every
+check says *not attempted yet* (as stored).
 """
 
 import argparse
@@ -29,6 +31,7 @@ from pathlib import Path
 
 import nbformat
 import stamp
+import student
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -166,10 +169,13 @@ def write_kernel(folder: Path, python: Path) -> dict[str, str]:
     return {"JUPYTER_PATH": str(folder)}
 
 
-def run(notebook: Path, environment: dict[str, str]) -> bool:
+def run(notebook: Path, environment: dict[str, str], for_students: bool = False) -> bool:
     """Run a notebook with nbval in an empty folder; whether everything was as stored."""
     with tempfile.TemporaryDirectory() as folder:
-        shutil.copy(notebook, folder)
+        book = nbformat.read(notebook, as_version=4)
+        if for_students:
+            book, _ = student.student_edition(book, notebook.stem, outputs=True)
+        nbformat.write(book, Path(folder, notebook.name))
         options = ["--nbval-lax", "--nbval-kernel-name=colab", "--nbval-cell-timeout=600"]
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", *options]
         return not subprocess.run([*command, notebook.name], cwd=folder, env=environment).returncode
@@ -202,6 +208,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("notebooks", nargs="*", type=Path, help="all of them where none is given")
     parser.add_argument("--python", default=sys.executable, help="what makes the environment")
     parser.add_argument("--as-is", action="store_true", help="use the environment of that Python")
+    parser.add_argument("--student", action="store_true", help="run the student edition")
     options = parser.parse_args(arguments)
     notebooks = options.notebooks or sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
     began = time.perf_counter()
@@ -222,7 +229,7 @@ def main(arguments: list[str] | None = None) -> None:
             place.restore()
             for notebook in map(Path.resolve, notebooks):
                 began = time.perf_counter()
-                if not run(notebook, environment):
+                if not run(notebook, environment, options.student):
                     failed.append(notebook.name)
                 added = additions(place.before, place.freeze())
                 print(f"{notebook.name}: {time.perf_counter() - began:.0f} s", flush=True)

@@ -34,8 +34,11 @@ SOLUTION = re.compile(r"\bsolutions?\b", re.IGNORECASE)
 SENTENCE = re.compile(r"(?<=[.!?:*])\s+(?=[A-Z*`>])")
 
 
-def student_edition(notebook, name: str):
-    """A copy of a notebook (an nbformat node) for students; also the sentences left out."""
+def student_edition(notebook, name: str, *, outputs: bool = False):
+    """A copy of a notebook (an nbformat node) for students; also the sentences left out.
+
+    With `outputs` what is stored is kept, for a test that runs the copy and compares.
+    """
     kept, dropped, stars, number = [], [], 0, ""
     for cell in notebook.cells:
         tags = cell.metadata.get("tags", [])
@@ -49,7 +52,8 @@ def student_edition(notebook, name: str):
             for heading in HEADING.finditer(cell.source):
                 number, stars = f"{heading[1]}_{heading[2]}", heading[3].count("★")
         else:
-            cell.outputs, cell.execution_count = [], None
+            if not outputs:
+                cell.outputs, cell.execution_count = [], None
             cell.metadata.pop("mystnb", None)
             about = nbgrader_metadata(tags, number, stars)
             if about:
