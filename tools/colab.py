@@ -12,9 +12,10 @@ installation moved, fails the lane.
 The real torch and torchvision are not installed: a CUDA build of nearly 5 GB, which no notebook
 imports on the embedded digits. Two empty packages of their names and versions stand in, so that
 pip sees what it would see on Colab. With --as-is nothing is made: the environment of PYTHON (this
-one by default) is used as it stands, so that the weekly run can use Colab's image itself. With --student the notebooks run as students get
-them, without solutions: one run shows that they work untouched, in Colab's versions, and that every
-check says *not attempted yet* (as stored).
+one by default) is used as it stands, so that the weekly run can use Colab's image itself.
+
+With --student the notebooks run as students get them, without solutions: one run then shows that
+they work untouched, in Colab's versions, and that every check says *not attempted yet*, as stored.
 """
 
 import argparse
