@@ -65,7 +65,7 @@ def test_the_reference_answers_what_the_capstone_asks(monkeypatch, tmp_path):
     for name, model in collected.items():
         values = model.values
         assert not model.yours and model.about["dataset"] == "mnist" and model.about["date"]
-        assert len(values["accuracy"]) == len(values["complete_error"]) == 3, name
+        assert len(values["accuracy"]) == len(values["complete_error"]) >= 2, name
         np.testing.assert_array_equal(values["picture_truth"], truth, "the same test images")
         assert values["picture_complete"].shape == (10, 784)
         assert {"area_uniform noise", "area_swapped halves", "curve", "training_seconds"} <= set(
