@@ -53,6 +53,7 @@ def merge(files: list[Path]) -> dict[str, np.ndarray]:
     first = runs[0]
     numbers = [k for k, v in first.items() if v.ndim == 0 and v.dtype.kind in "biuf"]
     numbers = [k for k in numbers if not k.endswith("_ms") and "seconds" not in k]
+    numbers = [k for k in numbers if all(k in run for run in runs)]
     merged = first | {key: np.array([run[key] for run in runs]) for key in numbers}
     about = json.loads(str(first["about"]))
     if about["dataset"] != "mnist":
