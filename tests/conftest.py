@@ -1,6 +1,20 @@
-"""What the tests of all notebooks' exercises share."""
+"""What the tests of all notebooks' exercises share, and a core for each of several workers."""
+
+import os
+import sys
+from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
+import cores  # noqa: E402
+
+
+def pytest_configure():
+    """With pytest-xdist (`-n 2`), each worker and its notebooks' kernels keep to their cores."""
+    if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+        workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+        cores.take_share(int(worker.removeprefix("gw")), workers)
 
 
 @pytest.fixture

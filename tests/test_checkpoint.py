@@ -223,12 +223,13 @@ def digest(state, history):
     return hashlib.sha256(repr(bits(state, history)).encode()).hexdigest()
 
 
-def process(folder, iterations=LONG, wrapper=()):
+def process(folder, iterations=LONG, **environment):
     """A training process; its first line of output has come when this returns."""
-    command = [*wrapper, sys.executable, "-c", DRIVER, os.path.dirname(__file__), str(folder)]
+    command = [sys.executable, "-c", DRIVER, os.path.dirname(__file__), str(folder)]
     child = subprocess.Popen(
-        [*command, str(iterations)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+        [*command, str(iterations)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=os.environ | environment,
+    )  # fmt: skip
     child.first = child.stdout.readline()
     return child
 
@@ -237,15 +238,17 @@ def saving(folder):
     return any(folder.glob("*.orbax-checkpoint-tmp*"))
 
 
-def kill_again_and_again(folder, seed, report):
-    """Ten kills, at random moments; every other one waits for a save to be under way."""
+def kill_again_and_again(folder, seed, report, compiled):
+    """Ten kills, at random moments; every other one between two saves, most likely in one."""
     rng = random.Random(seed)
     for attempt in range(10):
-        child = process(folder)
-        time.sleep(rng.uniform(0, 0.4))
-        until = time.monotonic() + 5
-        while attempt % 2 and not saving(folder) and time.monotonic() < until:
-            time.sleep(0.0005)  # on one core the run needs the time
+        child, wait = process(folder, **compiled), 0.4
+        if attempt % 2:
+            for _ in range(rng.randrange(2, 10)):
+                began = time.monotonic()
+                child.stdout.readline()  # "at ...": it evaluates, and then it saves
+            wait = time.monotonic() - began  # from one save to the next
+        time.sleep(rng.uniform(0, wait))
         alive = child.poll() is None
         child.send_signal(signal.SIGKILL)
         out, err = child.communicate()
@@ -254,9 +257,15 @@ def kill_again_and_again(folder, seed, report):
 
 def test_twenty_kills_of_a_real_process(tmp_path):
     """Two runs, each killed ten times and then left to end as the run that nobody killed."""
+    compiled = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled")}
+    all_of_it = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}  # the others only read
+    whole = process(tmp_path / "whole", **compiled, **all_of_it)
+    uninterrupted = whole.communicate()[0].splitlines()[-1]
     reports = [], []
     threads = [
-        threading.Thread(target=kill_again_and_again, args=(tmp_path / str(n), n, reports[n]))
+        threading.Thread(
+            target=kill_again_and_again, args=(tmp_path / str(n), n, reports[n], compiled)
+        )
         for n in range(2)
     ]
     for thread in threads:
@@ -268,9 +277,8 @@ def test_twenty_kills_of_a_real_process(tmp_path):
     during_a_save = sum(cut for report in reports for *_, cut, _ in report)
     print(during_a_save, "of 20 kills cut a save short")
     assert during_a_save >= 5  # 11 in the run that this bound comes from
-    uninterrupted = process(tmp_path / "whole").communicate()[0].splitlines()[-1]
     for n in range(2):
-        last = process(tmp_path / str(n))
+        last = process(tmp_path / str(n), **compiled)
         assert last.first.startswith("checkpoint: resuming after iteration ")
         assert last.communicate()[0].splitlines()[-1] == uninterrupted
         assert not saving(tmp_path / str(n))

@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -15,6 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 import colab  # noqa: E402
+import cores  # noqa: E402
 import stamp  # noqa: E402
 
 # A notebook's kernel where labkit is not installed, as far as the setup cell can tell.
@@ -143,3 +145,24 @@ def test_the_published_copy_is_this_working_tree(tmp_path):
     for name in ("pyproject.toml", "labkit/session.py", "labkit/pictures/00_start_here.png"):
         assert (tmp_path / "clone" / name).read_bytes() == (ROOT / name).read_bytes()
     assert not (tmp_path / "clone" / ".venv").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot do it")
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_workers_side_by_side_share_the_cores(workers):
+    mine = os.sched_getaffinity(0)
+    show = "import os; print(*os.sched_getaffinity(0))"
+
+    def child(worker):
+        cores.take_share(worker, workers)
+        shown = subprocess.run([sys.executable, "-c", show], capture_output=True, text=True)
+        return {int(core) for core in shown.stdout.split()}
+
+    shares = []
+    for worker in range(workers):
+        with ThreadPoolExecutor(1) as thread:  # so that this one keeps its cores
+            shares.append(thread.submit(child, worker).result())
+    assert set.union(*shares) == mine and all(shares)
+    if workers <= len(mine):
+        assert sum(map(len, shares)) == len(mine), "no core is given twice"
+    assert os.sched_getaffinity(0) == mine

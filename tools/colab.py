@@ -1,6 +1,6 @@
 """Run the notebooks as Colab runs them: its versions, an empty folder, nothing of ours installed.
 
-usage: python tools/colab.py [--python PYTHON] [--as-is] [--student] [NOTEBOOK ...]
+usage: python tools/colab.py [--python PYTHON] [--as-is] [--student] [--jobs N] [NOTEBOOK ...]
 
 Makes an environment with the versions of Colab's image (VERSIONS below) and a stand-in for
 `google.colab`, and for each notebook an empty folder with nothing but it. The setup cell of the
@@ -16,6 +16,7 @@ one by default) is used as it stands, so that the weekly run can use Colab's ima
 
 With --student the notebooks run as students get them, without solutions: one run then shows that
 they work untouched, in Colab's versions, and that every check says *not attempted yet*, as stored.
+With --jobs several run at once, each on its share of the cores, after the first has installed.
 """
 
 import argparse
@@ -28,8 +29,11 @@ import sys
 import tempfile
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 
+import cores
 import nbformat
 import stamp
 import student
@@ -48,6 +52,7 @@ STAND_INS = {
     "notebook": ("6.5.7", {}),  # the page around the kernel, which ipywidgets 7 asks for
     "google-colab": ("1.0.0", {"google/colab/__init__.py": '"""A stand-in."""\n'}),
 }
+TOGETHER = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
 # What a kernel on Colab has to do with the widgets of `plot.live`; runs in the lane's kernel.
 WIDGETS = """\
 import ipywidgets as widgets
@@ -179,7 +184,10 @@ def run(notebook: Path, environment: dict[str, str], for_students: bool = False)
         nbformat.write(book, Path(folder, notebook.name))
         options = ["--nbval-lax", "--nbval-kernel-name=colab", "--nbval-cell-timeout=600"]
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", *options]
-        return not subprocess.run([*command, notebook.name], cwd=folder, env=environment).returncode
+        began = time.perf_counter()
+        done = subprocess.run([*command, notebook.name], cwd=folder, env=environment, **TOGETHER)
+        print(f"{done.stdout}{notebook.name}: {time.perf_counter() - began:.0f} s", flush=True)
+        return not done.returncode
 
 
 def run_widgets(environment: dict[str, str]) -> None:
@@ -210,12 +218,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--python", default=sys.executable, help="what makes the environment")
     parser.add_argument("--as-is", action="store_true", help="use the environment of that Python")
     parser.add_argument("--student", action="store_true", help="run the student edition")
+    parser.add_argument("--jobs", type=int, default=1, help="how many notebooks at once")
     options = parser.parse_args(arguments)
     notebooks = options.notebooks or sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
     began = time.perf_counter()
     place = Environment(options.python, options.as_is)
     print(f"environment: {time.perf_counter() - began:.0f} s", flush=True)
-    failed = []
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         environment = {k: v for k, v in os.environ.items() if not k.startswith("LABKIT_")}
@@ -228,12 +236,23 @@ def main(arguments: list[str] | None = None) -> None:
         os.environ["JUPYTER_PATH"] = environment["JUPYTER_PATH"]
         try:
             place.restore()
-            for notebook in map(Path.resolve, notebooks):
-                began = time.perf_counter()
-                if not run(notebook, environment, options.student):
-                    failed.append(notebook.name)
-                added = additions(place.before, place.freeze())
-                print(f"{notebook.name}: {time.perf_counter() - began:.0f} s", flush=True)
+            first, *others = [path.resolve() for path in notebooks]
+            passed = {first.name: run(first, environment, options.student)}
+            if "labkit" not in map(_name, place.freeze()):
+                raise SystemExit(
+                    f"the setup cell of {first.name} did not install labkit; see above"
+                )
+            worker = count()
+            with ThreadPoolExecutor(
+                options.jobs, initializer=lambda: cores.take_share(next(worker), options.jobs)
+            ) as pool:
+                started = {  # the later ones take longest
+                    other.name: pool.submit(run, other, environment, options.student)
+                    for other in reversed(others)
+                }
+                passed |= {name: one.result() for name, one in started.items()}
+            failed = sorted(name for name, good in passed.items() if not good)
+            added = additions(place.before, place.freeze())
             print("the setup cell added", ", ".join(added) or "nothing: it did not run")
             if not failed:
                 run_widgets(environment)
