@@ -69,7 +69,7 @@ FULL = Effort(
 )
 QUICK = Effort(
     seconds=0.0,
-    repetitions=2,
+    repetitions=1,
     points={"width": [32, 64], "depth": [1], "steps": [1], "batch": [8]},
 )
 PANELS = {  # title, axis, what the count of operations says about the slope
