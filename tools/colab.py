@@ -1,6 +1,7 @@
 """Run the notebooks as Colab runs them: its versions, an empty folder, nothing of ours installed.
 
 usage: python tools/colab.py [--python PYTHON] [--as-is] [--student] [--jobs N] [NOTEBOOK ...]
+       python tools/colab.py --prepare
 
 Makes an environment with the versions of Colab's image (VERSIONS below) and a stand-in for
 `google.colab`, and for each notebook an empty folder with nothing but it. The setup cell of the
@@ -17,6 +18,7 @@ one by default) is used as it stands, so that the weekly run can use Colab's ima
 With --student the notebooks run as students get them, without solutions: one run then shows that
 they work untouched, in Colab's versions, and that every check says *not attempted yet*, as stored.
 With --jobs several run at once, each on its share of the cores, after the first has installed.
+With --prepare nothing runs: the environment is made, for a later call.
 """
 
 import argparse
@@ -35,6 +37,7 @@ from pathlib import Path
 
 import cores
 import nbformat
+import plan
 import stamp
 import student
 from nbclient import NotebookClient
@@ -190,6 +193,11 @@ def run(notebook: Path, environment: dict[str, str], for_students: bool = False)
         return not done.returncode
 
 
+def seconds(notebook: Path) -> float:
+    """How long a notebook takes, as far as it was measured."""
+    return plan.measured(ROOT).get(notebook.stem, {}).get("cpu", {}).get("seconds", 0)
+
+
 def run_widgets(environment: dict[str, str]) -> None:
     """Move the controls of `plot.live` in the lane's kernel; an AssertionError where it fails."""
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(WIDGETS)])
@@ -219,11 +227,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--as-is", action="store_true", help="use the environment of that Python")
     parser.add_argument("--student", action="store_true", help="run the student edition")
     parser.add_argument("--jobs", type=int, default=1, help="how many notebooks at once")
+    parser.add_argument("--prepare", action="store_true", help="only make the environment")
     options = parser.parse_args(arguments)
     notebooks = options.notebooks or sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
     began = time.perf_counter()
     place = Environment(options.python, options.as_is)
     print(f"environment: {time.perf_counter() - began:.0f} s", flush=True)
+    if options.prepare:
+        return
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         environment = {k: v for k, v in os.environ.items() if not k.startswith("LABKIT_")}
@@ -246,9 +257,9 @@ def main(arguments: list[str] | None = None) -> None:
             with ThreadPoolExecutor(
                 options.jobs, initializer=lambda: cores.take_share(next(worker), options.jobs)
             ) as pool:
-                started = {  # the later ones take longest
+                started = {
                     other.name: pool.submit(run, other, environment, options.student)
-                    for other in reversed(others)
+                    for other in sorted(others, key=seconds, reverse=True)  # the longest first
                 }
                 passed |= {name: one.result() for name, one in started.items()}
             failed = sorted(name for name, good in passed.items() if not good)
