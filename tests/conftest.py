@@ -4,7 +4,9 @@ import os
 import sys
 from pathlib import Path
 
+import jax
 import pytest
+from threadpoolctl import threadpool_limits
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 import cores  # noqa: E402
@@ -15,6 +17,15 @@ def pytest_configure():
     if worker := os.environ.get("PYTEST_XDIST_WORKER"):
         workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
         cores.take_share(int(worker.removeprefix("gw")), workers)
+        if hasattr(os, "sched_getaffinity"):  # NumPy has started its threads already
+            threadpool_limits(len(os.sched_getaffinity(0)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compile_once(tmp_path_factory):
+    """What several tests compile is compiled once: each call of `fit` compiles its step anew."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
 
 
 @pytest.fixture
