@@ -17,6 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 import execute  # noqa: E402
+import plan  # noqa: E402
 import stamp  # noqa: E402
 
 from labkit import check  # noqa: E402
@@ -166,6 +167,21 @@ def test_results_have_expected_ranges(path):
         n for c in code_cells(path) for n in re.findall(r'check\.result\(\s*"([^"]+)"', c.source)
     ]
     assert names and set(names) <= set(core._expected())
+
+
+@each
+def test_what_is_stored_is_what_a_run_would_say_today(path):
+    """Ranges and run times stand in files of their own, and go on changing after a run."""
+    text = "".join(o.get("text", "") for cell in code_cells(path) for o in cell.outputs)
+    shown = re.findall(r"✓ (\S+/\S+) = [^(]+ \(expected (.+?) on mnist\)", text)
+    assert shown
+    for name, span in shown:
+        entry = core._expected()[name]
+        low, high = (core._show(end, entry) for end in entry["mnist"]["range"])
+        assert span == f"{low} to {high}", f"{name}: run `make execute`"
+    took = int(re.search(r"Run all .*took (\d+) s", text)[1])
+    measured = plan.measured(ROOT)[path.stem]["cpu"]["seconds"]
+    assert 0.5 <= took / measured <= 2, "run `make execute`"  # as `execute.same_story` has it
 
 
 @each
