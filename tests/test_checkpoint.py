@@ -258,8 +258,8 @@ def kill_again_and_again(folder, seed, report, compiled):
 def test_twenty_kills_of_a_real_process(tmp_path):
     """Two runs, each killed ten times and then left to end as the run that nobody killed."""
     compiled = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled")}
-    all_of_it = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}  # the others only read
-    whole = process(tmp_path / "whole", **compiled, **all_of_it)
+    store_all = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}  # those to be killed only read
+    whole = process(tmp_path / "whole", **compiled, **store_all)
     uninterrupted = whole.communicate()[0].splitlines()[-1]
     reports = [], []
     threads = [
@@ -276,7 +276,7 @@ def test_twenty_kills_of_a_real_process(tmp_path):
     assert not any(err for report in reports for *_, err in report)
     during_a_save = sum(cut for report in reports for *_, cut, _ in report)
     print(during_a_save, "of 20 kills cut a save short")
-    assert during_a_save >= 5  # 11 in the run that this bound comes from
+    assert during_a_save >= 5  # 9 and 9 in two runs on one core
     for n in range(2):
         last = process(tmp_path / str(n), **compiled)
         assert last.first.startswith("checkpoint: resuming after iteration ")
