@@ -20,26 +20,26 @@ site-test: $(READY)  ## the website, built and then tried in headless Chromium
 	$(MAKE) book ARGS=--all
 	@$(BIN)/python -c "import axe_playwright_python, playwright" 2>/dev/null \
 	  || $(BIN)/python -m pip install --quiet --editable ".[site]"
-	LABKIT_SITE=1 $(BIN)/python -m pytest tests/test_site.py $(ARGS)
+	LABKIT_SITE=1 $(BIN)/python -m pytest tests/site $(ARGS)
 
 colab: $(READY)  ## every notebook in Colab's versions, labkit installed by its setup cell
-	$(BIN)/python tools/colab.py $(ARGS)
+	$(BIN)/python -m tools.colab $(ARGS)
 
 student: $(READY)  ## the notebooks without solutions, answers and outputs, in _build/student
-	$(BIN)/python tools/student.py $(ARGS)
+	$(BIN)/python -m tools.student $(ARGS)
 
 execute: $(READY)  ## run the notebooks in place on MNIST, from clean kernels
-	$(BIN)/python tools/execute.py $(ARGS)
+	$(BIN)/python -m tools.execute $(ARGS)
 
 stamp: $(READY)  ## write badges, setup cells and times into notebooks and README
-	$(BIN)/python tools/stamp.py
+	$(BIN)/python -m tools.stamp
 
 publish-address: $(READY)  ## REPO=https://github.com/owner/name: write the address everywhere
 	@test -n "$(REPO)" || { echo "Say where: make publish-address REPO=https://github.com/owner/name"; exit 1; }
-	$(BIN)/python tools/stamp.py "$(REPO)"
+	$(BIN)/python -m tools.stamp "$(REPO)"
 
 bench: $(READY)  ## on an idle machine: our training against textbook loops and the machine's peak
-	$(BIN)/python tools/bench.py $(ARGS)
+	$(BIN)/python -m tools.bench $(ARGS)
 
 clean:
 	rm -rf .venv _build .pytest_cache .ruff_cache *.egg-info

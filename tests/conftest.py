@@ -1,15 +1,12 @@
 """What the tests of all notebooks' exercises share, and a core for each of several workers."""
 
 import os
-import sys
-from pathlib import Path
 
 import jax
 import pytest
 from threadpoolctl import threadpool_limits
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
-import cores  # noqa: E402
+from tools import cores
 
 
 def pytest_configure():

@@ -35,14 +35,12 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 
-import cores
 import nbformat
-import plan
-import stamp
-import student
 from nbclient import NotebookClient
 
-ROOT = Path(__file__).resolve().parent.parent
+from tools import cores, plan, stamp, student
+
+ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "_build" / "colab"
 # Colab's image of August 2026, as far as labkit and the notebooks meet it; never labkit's extras.
 VERSIONS = """

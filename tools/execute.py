@@ -24,9 +24,10 @@ from typing import NamedTuple
 
 import nbformat
 from nbclient import NotebookClient
-from stamp import stamp_alternative_text
 
-ROOT = Path(__file__).resolve().parent.parent
+from tools.stamp import stamp_alternative_text
+
+ROOT = Path(__file__).resolve().parents[1]
 TIMES = ROOT / "labkit" / "times.toml"
 PICTURES = ROOT / "labkit" / "pictures"
 NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[-+]?\d+)?")

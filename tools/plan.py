@@ -11,7 +11,7 @@ from pathlib import Path
 
 import nbformat
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 MINUTES = 105  # of a lab of two hours
 MACHINES = re.compile(r"<!-- machines -->.*?<!-- /machines -->", re.DOTALL)
 PLAN = re.compile(r"<!-- plan (\w+) ([\d= ]+) -->.*?<!-- /plan -->", re.DOTALL)

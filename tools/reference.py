@@ -17,10 +17,11 @@ from pathlib import Path
 
 import nbformat
 import numpy as np
-from execute import ENVIRONMENT, ROOT
 from nbclient import NotebookClient
 
-REFERENCE = ROOT / "labkit" / "reference"
+from tools.execute import ENVIRONMENT, ROOT
+
+REFERENCE = ROOT / "labkit" / "compare" / "reference"
 KEY = re.compile(r"jax\.random\.key\(")
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import nbformat
 
-ROOT = Path(__file__).resolve().parent.parent
-PAGE = "notebooks/references.md"
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = "pages/references.md"
 LIST = re.compile(r"<!-- references -->.*<!-- /references -->", re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 INITIALS = re.compile(r"(?:[A-Z]\.[ -]?)+")

@@ -14,12 +14,11 @@ import urllib.parse
 from pathlib import Path
 
 import nbformat
-import plan
-import references
-import status
 import yaml
 
-ROOT = Path(__file__).resolve().parent.parent
+from tools import plan, references, status
+
+ROOT = Path(__file__).resolve().parents[1]
 SETUP = """\
 # Setup, the same in every notebook: on Colab this installs labkit; elsewhere it is there already.
 from importlib.util import find_spec
@@ -188,7 +187,7 @@ def main(arguments: list[str] | None = None) -> None:
     readme.write_text(stamp_readme(readme.read_text("utf-8")), "utf-8")
     status.write(ROOT)
     references.write(ROOT)
-    for page in (ROOT / "notebooks").glob("*.md"):
+    for page in [*(ROOT / "pages").glob("*.md"), ROOT / "notebooks" / "notation.md"]:
         page.write_text(stamp_places(plan.stamp_guide(page.read_text("utf-8"), ROOT)), "utf-8")
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import nbformat
 
-ROOT = Path(__file__).resolve().parent.parent
-PAGE = "notebooks/status.md"
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = "pages/status.md"
 TABLE = re.compile(r"<!-- status -->.*<!-- /status -->", re.DOTALL)
 UNKNOWN = "–"
 

@@ -13,7 +13,8 @@ import shutil
 from pathlib import Path
 
 import nbformat
-import stamp
+
+from tools import stamp
 
 BRANCH = "student"
 PAGES = ("notation.md",)  # what the notebooks link to beside each other

@@ -1,0 +1,1 @@
+"""What the last notebook compares: common questions, an independent judge, saved answers."""

@@ -1,0 +1,112 @@
+"""labkit.check: claims, ranges, and the words a wrong answer gets."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from labkit import check, data
+from labkit.exercises import core
+
+
+def test_close_says_shape_or_size_of_the_difference(capsys):
+    check.close("equal", [jnp.ones(3)], [np.ones(3)])
+    assert capsys.readouterr().out == "✓ equal\n"
+    with pytest.raises(check.CheckFailed, match="0.1, is over 1e-05"):
+        check.close("unequal", jnp.ones(3), jnp.ones(3) + 0.1)
+    with pytest.raises(check.CheckFailed, match="shapes"):
+        check.close("shapes", jnp.ones(3), jnp.ones((3, 1)))
+    with pytest.raises(check.CheckFailed):
+        check.close("nan", jnp.nan, 1.0)
+
+
+def test_that(capsys):
+    check.that("two is less than three", jnp.array(2) < 3)
+    assert capsys.readouterr().out == "✓ two is less than three\n"
+    with pytest.raises(check.CheckFailed, match="does not hold here. Look again."):
+        check.that("three is less", False, "Look again.")
+
+
+@pytest.fixture
+def ranges(monkeypatch):
+    entry = {"unit": "%", "mnist": {"range": [90.0, 95.0]}, "digits": {"range": [80.0, 99.0]}}
+    monkeypatch.setattr(core, "_expected", lambda: {"a/b": entry | {"hint": "More epochs."}})
+    monkeypatch.delenv("LABKIT_RESULTS", raising=False)
+
+
+@pytest.mark.parametrize(("dataset", "value"), [("mnist", 92.0), ("digits", 81.0)])
+def test_result_inside_its_range(ranges, monkeypatch, capsys, dataset, value):
+    monkeypatch.setattr(data, "in_use", lambda: dataset)
+    check.result("a/b", jnp.array(value))
+    assert capsys.readouterr().out.startswith(f"✓ a/b = {value:.4g} % (expected ")
+
+
+@pytest.mark.parametrize("value", [81.0, 96.0, float("nan")])
+def test_result_outside_fails_and_says_what_to_do(ranges, monkeypatch, value):
+    monkeypatch.setattr(data, "in_use", lambda: "mnist")
+    with pytest.raises(check.CheckFailed, match="expected 90 % to 95 % on mnist. More epochs."):
+        check.result("a/b", value)
+
+
+def test_result_without_an_entry(ranges):
+    with pytest.raises(KeyError, match="expected.toml has no range for 'a/c'"):
+        check.result("a/c", 1.0)
+
+
+def test_results_are_recorded_also_when_they_fail(ranges, monkeypatch, tmp_path):
+    monkeypatch.setattr(data, "in_use", lambda: "mnist")
+    monkeypatch.setenv("LABKIT_RESULTS", str(tmp_path / "new"))
+    check.result("a/b", 92.0)
+    with pytest.raises(check.CheckFailed):
+        check.result("a/b", 1.0)
+    lines = (tmp_path / "new" / "results.jsonl").read_text().splitlines()
+    first, second = (json.loads(line) for line in lines)
+    assert (first["name"], first["value"], first["dataset"]) == ("a/b", 92.0, "mnist")
+    assert second["value"] == 1.0
+    assert {"jax", "python", "numpy"} <= first["versions"].keys() and first["device"]
+
+
+def test_expected_ranges_are_ranges_for_both_datasets_with_their_source():
+    for name, entry in core._expected().items():
+        for dataset in ("mnist", "digits"):
+            low, high = entry[dataset]["range"]
+            assert low < high, name
+            assert entry[dataset]["seen"], f"{name}: write the spread the range comes from"
+
+
+@core.exercise("9.9", "Twice")
+def twice(answer):
+    core.expect(core.attempt(answer, 3.0), 6.0, {"the sign is wrong.": -6.0})
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (lambda x: None, "… Exercise 9.9 (Twice): not attempted yet"),
+        (lambda x: 2 * x, "✓ Exercise 9.9 (Twice)"),
+        (lambda x: -2 * x, "✗ Exercise 9.9 (Twice): the sign is wrong. (yours -6.0000, expected"),
+        (lambda x: 5 * x, "the value is off. (yours 15.0000, expected 6.0000"),
+        (lambda x: jnp.ones(2), "expected shape (), yours has (2,)"),
+        (lambda x: "six", "not an array of numbers: str"),
+        (lambda x: float("nan"), "the value is off"),
+        (lambda x: x / 0, "your code raised ZeroDivisionError"),
+        (lambda: 6.0, "your code raised TypeError"),
+        (6.0, "give the function itself"),
+    ],
+)
+def test_an_exercise_prints_and_never_raises(capsys, answer, words):
+    twice(answer)
+    assert words in capsys.readouterr().out
+
+
+EXERCISES = [getattr(check, name) for name in dir(check) if name.startswith("exercise_")]
+
+
+@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.number)
+def test_every_exercise_knows_a_stub_and_reports_an_error_rather_than_raise_it(exercise, capsys):
+    exercise(lambda *arguments, **options: None)
+    assert capsys.readouterr().out.endswith("not attempted yet\n")
+    exercise(lambda *arguments, **options: 1 / 0)
+    out = capsys.readouterr().out
+    assert out.startswith("✗") and "ZeroDivisionError" in out

@@ -1,0 +1,88 @@
+"""labkit.session and labkit.results."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from labkit import session
+from labkit.compare import answers
+
+
+def test_start_prints_device_versions_data_and_time(tmp_path):
+    environment = os.environ | {"LABKIT_DATASET": "digits", "LABKIT_CACHE": str(tmp_path)}
+    script = (
+        "from labkit import session; session.start('00_start_here')\n"
+        "import jax; print(jax.config.jax_compilation_cache_dir)\n"
+        "import jax.numpy as jnp\n"
+        "slow = jax.jit(lambda x: [jnp.sort(jnp.sin(x + i)) for i in range(30)])\n"
+        "jax.block_until_ready(slow(jnp.ones((50, 50))))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], env=environment, text=True,
+                          capture_output=True, check=True, timeout=120)  # fmt: skip
+    for words in ("device  ", "jax ", "equinox ", "handwritten digits", "Run all   took "):
+        assert words in done.stdout
+    assert str(tmp_path / "jax") in done.stdout
+    assert any((tmp_path / "jax").iterdir()), "compiled functions are kept for the next run"
+
+
+def test_an_unknown_notebook_is_named():
+    with pytest.raises(ValueError, match="no notebook '99_nothing' in labkit/times.toml"):
+        session.expected_time("99_nothing")
+
+
+def test_results_are_saved_whole_without_pickle_and_say_where_from(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("LABKIT_RESULTS", str(tmp_path / "own"))
+    answers.save("01", accuracy=[1.0, 2.0], name="text")
+    (path,) = (tmp_path / "own").iterdir()
+    with np.load(path, allow_pickle=False) as file:
+        assert file["accuracy"].tolist() == [1.0, 2.0] and str(file["name"]) == "text"
+        about = json.loads(str(file["about"]))
+    assert path.name == f"01-{about['dataset']}.npz"
+    assert about["device"] == session.device() and "jax" in about["versions"]
+    assert str(tmp_path) not in capsys.readouterr().out
+
+
+def test_tables_of_long_runs_come_back_as_they_were_saved(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("LABKIT_RESULTS", str(tmp_path))
+    monkeypatch.setattr(answers.resources, "files", lambda package: tmp_path)
+    rows = [dict(epoch=1, elbo=-95.123, seconds=np.nan), dict(epoch=20, elbo=-1e-9, seconds=3)]
+    answers.save_table("run", rows)
+    (tmp_path / "recorded").mkdir()
+    (tmp_path / "run.csv").rename(tmp_path / "recorded" / "run.csv")
+    capsys.readouterr()
+    table = answers.recorded("run")
+    assert list(table) == ["epoch", "elbo", "seconds"]
+    np.testing.assert_array_equal(table["epoch"], [1, 20])
+    np.testing.assert_allclose(table["elbo"], [-95.123, -1e-9], rtol=1e-6)
+    np.testing.assert_array_equal(table["seconds"], [np.nan, 3])
+    out = capsys.readouterr().out
+    assert session.device() in out and "jax" in out and "dataset" in out
+    with pytest.raises(ValueError, match=r"no recorded table 'other'; labkit has \['run'\]"):
+        answers.recorded("other")
+
+
+def test_results_refuse_what_is_too_large_or_not_an_array(monkeypatch, tmp_path):
+    monkeypatch.setenv("LABKIT_RESULTS", str(tmp_path))
+    with pytest.raises(ValueError, match="save fewer samples"):
+        answers.save("01", samples=np.zeros((1000, 784)))
+    with pytest.raises(ValueError, match="Python objects"):
+        answers.save("01", thing=object())
+    assert not list(tmp_path.iterdir())
+
+
+def test_results_leave_the_old_file_when_writing_fails(monkeypatch, tmp_path):
+    monkeypatch.setenv("LABKIT_RESULTS", str(tmp_path))
+    answers.save("01", value=1.0)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full_disk(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez_compressed", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        answers.save("01", value=2.0)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -1,0 +1,441 @@
+"""The built website in a real browser, with every outside host blocked.
+
+`make site-test` builds the site and runs this; nothing is skipped there. LABKIT_SCREENSHOTS=FOLDER
+also stores pictures, to be looked at; LABKIT_CHROMIUM names the browser where PATH has none.
+"""
+
+import functools
+import gzip
+import http.server
+import io
+import os
+import re
+import shutil
+import threading
+import urllib.parse
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+if os.environ.get("LABKIT_SITE") != "1":
+    pytest.skip("a browser is needed: run `make site-test`", allow_module_level=True)
+
+import axe_playwright_python.base as axe  # noqa: E402
+import bs4  # noqa: E402
+from PIL import Image, ImageStat  # noqa: E402
+from playwright.sync_api import sync_playwright  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[2]
+SITE = ROOT / "_build" / "html"
+CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))
+TOC = yaml.safe_load((ROOT / "_toc.yml").read_text("utf-8"))
+PAGES = [TOC["root"], *(c["file"] for part in TOC["parts"] for c in part["chapters"])]
+NOTEBOOKS = [page for page in PAGES if (ROOT / f"{page}.ipynb").is_file()]
+SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
+BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
+FLAGS = (
+    "--disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --no-sandbox"
+).split()
+WEIGHT = 3_000_000  # bytes of one page with all that it loads, compressed as GitHub Pages does
+
+every_page = pytest.mark.parametrize("page", PAGES)
+every_notebook = pytest.mark.parametrize("page", NOTEBOOKS)
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    """Serves the site as GitHub Pages does: text goes out compressed."""
+
+    def do_GET(self):
+        file = Path(self.translate_path(self.path))
+        if file.suffix not in (".html", ".css", ".js", ".svg", ".json") or not file.is_file():
+            return super().do_GET()
+        body = compressed(file)
+        self.send_response(200)
+        self.send_header("Content-Type", self.guess_type(str(file)))
+        self.send_header("Content-Encoding", "gzip")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@functools.cache
+def compressed(file: Path) -> bytes:
+    return gzip.compress(file.read_bytes(), 6)
+
+
+@pytest.fixture(scope="session")
+def address():
+    assert (SITE / "index.html").is_file(), "no site in _build/html: run `make book`"
+    handler = functools.partial(Handler, directory=SITE)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = os.environ.get("LABKIT_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=found, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+class Tab:
+    """One page of the site in the browser, and what it asked for, said and weighed."""
+
+    def __init__(self, browser, address, page, size, **options):
+        width, height = SIZES[size]
+        self.address, self.blocked, self.said, self.weight = address, [], [], 0
+        self.context = browser.new_context(
+            viewport={"width": width, "height": height}, has_touch=size == "phone", **options
+        )
+        self.context.route("**/*", self.only_ours)
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(60_000)
+        self.page.on("console", self.listen)
+        self.page.on("pageerror", lambda error: self.said.append(str(error)))
+        self.page.on("response", self.weigh)
+        self.page.goto(f"{address}/{page}.html", wait_until="load")
+        self.page.wait_for_function(
+            "document.querySelectorAll('.math:not(:has(mjx-container))').length === 0"
+        )
+
+    def only_ours(self, route):
+        if route.request.url.startswith((self.address + "/", "data:")):
+            route.continue_()
+        else:
+            self.blocked.append(route.request.url)
+            route.abort()
+
+    def listen(self, message):
+        outside = message.location.get("url", "").startswith(tuple(self.blocked) or ("-",))
+        if message.type in ("error", "warning") and not outside:
+            self.said.append(f"{message.text} ({message.location.get('url')})")
+
+    def weigh(self, response):
+        if response.url.startswith(self.address):
+            self.weight += int(response.headers.get("content-length", 0))
+            if response.status >= 400:
+                self.said.append(f"{response.status} {response.url}")
+
+    def theme(self, name):
+        """Switch to the light or dark theme by the page's own button."""
+        for _ in range(4):
+            if self.page.evaluate("document.documentElement.dataset.mode") == name:
+                break
+            self.page.evaluate("document.querySelector('.theme-switch-button').click()")
+        assert self.page.evaluate("document.documentElement.dataset.theme") == name
+        self.page.wait_for_timeout(400)  # colours fade
+
+
+@pytest.fixture(
+    scope="module",
+    params=[(page, size) for page in PAGES for size in SIZES],
+    ids=lambda p: "-".join(p),
+)
+def tab(request, browser, address):
+    tab = Tab(browser, address, *request.param)
+    tab.name, tab.size = request.param
+    yield tab
+    tab.context.close()
+
+
+@functools.cache
+def soup(page: str) -> bs4.BeautifulSoup:
+    return bs4.BeautifulSoup((SITE / f"{page}.html").read_text("utf-8"), "html.parser")
+
+
+def notebook(page: str):
+    return nbformat.read(ROOT / f"{page}.ipynb", as_version=4)
+
+
+def code_cells(page: str):
+    return [cell for cell in notebook(page).cells if cell.cell_type == "code"]
+
+
+# In the browser, each page at each width.
+
+
+def test_nothing_goes_wrong_and_nothing_is_fetched_elsewhere(tab):
+    assert set(tab.blocked) <= {BADGE}
+    assert tab.said == []
+
+
+def test_pictures_and_formulas_are_drawn(tab):
+    broken = tab.page.eval_on_selector_all(
+        "img", "all => all.filter(i => i.offsetParent && !i.naturalWidth).map(i => i.src)"
+    )
+    assert set(broken) <= {BADGE}
+    assert tab.page.locator(f'article img:not([src="{BADGE}"])').count() >= (
+        1 if tab.name in (*NOTEBOOKS, TOC["root"]) else 0
+    )
+    formulas = tab.page.locator(".math").count()
+    assert tab.page.locator(".math > mjx-container").count() == formulas
+    assert formulas == len(soup(tab.name).select(".math"))
+    assert formulas > 5 or tab.name not in (*NOTEBOOKS, "notebooks/notation")
+    assert tab.page.locator("mjx-merror").count() == 0
+    prose = tab.page.evaluate(
+        """() => {
+            const copy = document.querySelector("article").cloneNode(true);
+            copy.querySelectorAll("pre, code, mjx-container, script").forEach(e => e.remove());
+            return copy.textContent;
+        }"""
+    )
+    assert not re.search(r"\\[(\[a-z]|\$", prose)
+
+
+def test_it_weighs_little(tab, record_property):
+    record_property("bytes", tab.weight)
+    assert 50_000 < tab.weight < WEIGHT
+
+
+def test_it_fits_the_screen(tab):
+    assert tab.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+
+
+def test_solutions_and_answers_are_folded_and_open(tab):
+    folds = tab.page.locator("article details")
+    assert tab.page.locator("article details[open]").count() == 0
+    if tab.name in NOTEBOOKS:
+        cells = notebook(tab.name).cells
+        answers = sum(c.source.count("<details>") for c in cells if c.cell_type == "markdown")
+        hidden = sum("hide-input" in c.metadata.get("tags", []) for c in cells)
+        assert folds.count() == answers + hidden and answers >= 3 and hidden >= 2
+        assert tab.page.locator("article details.hide.above-input").count() == hidden
+    for i in range(folds.count()):
+        inside = folds.nth(i).locator(":scope > :not(summary)").first
+        assert not inside.is_visible()
+        folds.nth(i).locator("summary").click()
+        assert inside.is_visible()
+
+
+def test_scrubbers_move_by_keyboard_and_by_drag(tab):
+    made = 0
+    if tab.name in NOTEBOOKS:
+        made = sum(
+            "labkit-scrubber" in output.get("data", {}).get("text/html", "")
+            for cell in code_cells(tab.name)
+            for output in cell.outputs
+        )
+        assert made, "every notebook has something to move"
+    scrubbers = tab.page.locator(".labkit-scrubber")
+    assert scrubbers.count() == made
+    for i in range(made):
+        slider = scrubbers.nth(i).locator("input[type=range]")
+        labels = slider.get_attribute("data-labels").split("|")
+        look = functools.partial(scrubbers.nth(i).locator("[role=img]").screenshot)
+        words = scrubbers.nth(i).locator("output")
+        slider.scroll_into_view_if_needed()
+        first, where = look(), tab.page.url
+        slider.focus()
+        tab.page.keyboard.press("ArrowRight")
+        assert words.text_content() == labels[1] == slider.get_attribute("aria-valuetext")
+        tab.page.keyboard.press("End")
+        assert words.text_content() == labels[-1]
+        assert look() != first
+        assert tab.page.url == where, "arrow keys must not turn the page here"
+        drag(tab, slider, 0.97, 0.0)
+        assert words.text_content() == labels[0]
+        assert look() == first
+        drag(tab, slider, 0.03, 0.6)
+        assert words.text_content() in labels[1:-1] or len(labels) == 2
+        assert look() != first
+
+
+def drag(tab, slider, start, end):
+    """Drag the thumb with the mouse, and on a phone with a finger, from one part to another."""
+    box = slider.bounding_box()
+    y = box["y"] + box["height"] / 2
+    points = [box["x"] + box["width"] * (start + (end - start) * i / 8) for i in range(9)]
+    if tab.size == "phone":
+        touch = tab.context.new_cdp_session(tab.page)
+        for kind, x in [("touchStart", points[0]), *(("touchMove", x) for x in points)]:
+            touch.send(
+                "Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y}]}
+            )
+        touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        return
+    tab.page.mouse.move(points[0], y)
+    tab.page.mouse.down()
+    for x in points:
+        tab.page.mouse.move(x, y)
+    tab.page.mouse.up()
+
+
+def test_live_controls_show_a_picture_and_say_that_a_kernel_moves_them(tab):
+    live = tab.page.locator(".cell_output em", has_text="in a kernel to move the controls")
+    made = 0
+    if tab.name in NOTEBOOKS:
+        made = sum("plot.live(" in cell.source for cell in code_cells(tab.name))
+    assert live.count() == made
+    for i in range(made):
+        picture = live.nth(i).locator("xpath=ancestor::*[contains(@class,'cell_output')]//img")
+        assert picture.first.evaluate("image => image.naturalWidth") > 100
+
+
+def test_axe_finds_nothing_serious(tab):
+    """With the folds open; on the desktop in both themes. One formula and one coloured word of
+    each kind stand for the thousands that would make this slow; so this comes last."""
+    tab.page.evaluate(
+        """() => {
+            const seen = new Set();
+            for (const e of document.querySelectorAll(".highlight pre span, mjx-container")) {
+                const kind = e.tagName + e.className;
+                if (seen.has(kind)) e.replaceWith(e.textContent);
+                seen.add(kind);
+            }
+        }"""
+    )
+    tab.page.evaluate(axe.AXE_SCRIPT)
+    found = {}
+    for theme in ("light", "dark") if tab.size == "desktop" else ("light",):
+        tab.theme(theme)
+        found[theme] = tab.page.evaluate(
+            """() => axe.run(document, {resultTypes: ["violations"]})
+                .then(r => r.violations.filter(v => ["serious", "critical"].includes(v.impact))
+                .map(v => [v.id, v.nodes.length, v.nodes[0].html, v.nodes[0].failureSummary]))"""
+        )
+    assert not any(found.values()), found
+
+
+# In the files of the site.
+
+
+@every_page
+def test_links_lead_somewhere(page):
+    tags = soup(page).select("[href], [src]")
+    assert len(tags) > 30
+    for tag in tags:
+        target = urllib.parse.urljoin(f"http://site/{page}.html", tag.get("href") or tag.get("src"))
+        parts = urllib.parse.urlsplit(target)
+        if parts.netloc != "site":
+            continue
+        file = SITE / urllib.parse.unquote(parts.path).lstrip("/")
+        assert file.is_file(), target
+        if parts.fragment and file.suffix == ".html":
+            name = urllib.parse.unquote(parts.fragment)
+            html = soup(file.relative_to(SITE).with_suffix("").as_posix())
+            assert html.find(id=name) or html.find(attrs={"name": name}), target
+
+
+@every_notebook
+def test_badge_and_launch_button_open_a_notebook_that_exists(page):
+    url, branch = CONFIG["repository"]["url"], CONFIG["repository"]["branch"]
+    colab = "https://colab.research.google.com/github/"
+    links = [a["href"] for a in soup(page).select(f'a[href^="{colab}"]')]
+    wanted = f"{colab}{url.split('github.com/')[1]}/blob/{branch}/{page}.ipynb"
+    assert links == [wanted, wanted], "the launch button, the badge"
+    assert (ROOT / f"{page}.ipynb").is_file()
+    assert soup(page).select(f'a[href="{wanted}"] img[src="{BADGE}"]')
+
+
+@every_notebook
+def test_the_download_is_the_notebook(page):
+    (link,) = soup(page).select("a.btn-download-source-button")
+    file = (SITE / f"{page}.html").parent / link["href"]
+    assert file.read_bytes() == (ROOT / f"{page}.ipynb").read_bytes()
+
+
+@every_page
+def test_previous_and_next_follow_the_order_of_the_book(page):
+    i = PAGES.index(page)
+    for css, neighbour in ((".left-prev", i - 1), (".right-next", i + 1)):
+        links = [Path(a["href"]).stem for a in soup(page).select(f".prev-next-area {css}")]
+        assert links == [Path(p).stem for p in PAGES[max(neighbour, 0) : neighbour + 1]]
+
+
+@every_page
+def test_previews_say_what_the_page_is_and_show_a_picture(page):
+    owner, name = CONFIG["repository"]["url"].split("/")[-2:]
+    site = f"https://{owner}.github.io/{name}/"
+    meta = {tag["property"]: tag["content"] for tag in soup(page).select("meta[property]")}
+    assert meta["og:site_name"] == CONFIG["title"]
+    assert (
+        meta["og:url"]
+        == f"{site}{page}.html"
+        == soup(page).select("link[rel=canonical]")[0]["href"]
+    )
+    assert len(meta["og:title"]) > 3 and len(meta["og:description"]) > 40 and meta["og:image:alt"]
+    assert meta["og:image"].startswith(site) and (SITE / meta["og:image"][len(site) :]).is_file()
+    assert page not in NOTEBOOKS or Path(meta["og:image"]).stem == Path(page).name
+    assert [m["content"] for m in soup(page).select("meta[name=description]")] == [
+        meta["og:description"]
+    ]
+
+
+def test_the_landing_page_shows_every_notebook():
+    pictures = {Path(img["src"]).stem for img in soup(TOC["root"]).select("article img")}
+    links = {Path(a["href"]).stem for a in soup(TOC["root"]).select("article a[href]")}
+    names = {Path(page).name for page in NOTEBOOKS}
+    assert names <= pictures and names <= links
+
+
+# In the browser, once.
+
+
+def test_search_finds_a_word(browser, address):
+    tab = Tab(browser, address, TOC["root"], "desktop")
+    tab.page.keyboard.press("Control+k")
+    tab.page.keyboard.type("Tieleman")
+    tab.page.keyboard.press("Enter")
+    tab.page.wait_for_selector("#search-results .search li")
+    found = tab.page.eval_on_selector_all("#search-results a", "all => all.map(a => a.href)")
+    assert any("05_energy_based_model" in link for link in found)
+    assert tab.said == [] and tab.blocked == []
+    tab.context.close()
+
+
+def test_the_theme_is_the_readers_and_stays_as_set(browser, address):
+    for system in ("light", "dark"):
+        tab = Tab(browser, address, NOTEBOOKS[0], "desktop", color_scheme=system)
+        theme = "document.documentElement.dataset.theme"
+        assert tab.page.evaluate(theme) == system
+        other = {"light": "dark", "dark": "light"}[system]
+        tab.theme(other)
+        tab.page.goto(f"{address}/{PAGES[-1]}.html")
+        assert tab.page.evaluate(theme) == other
+        tab.context.close()
+
+
+def test_figures_stand_on_paper_in_the_dark(browser, address):
+    """So that their dark ink can be read on the dark page."""
+    tab = Tab(browser, address, NOTEBOOKS[1], "desktop", color_scheme="dark")
+    for css in (".cell_output img", ".labkit-scrubber"):
+        tab.page.locator(css).first.scroll_into_view_if_needed()
+        box = tab.page.locator(css).first.bounding_box()
+        corner = {"x": box["x"] + 3, "y": box["y"] + 3, "width": 2, "height": 2}
+        picture = tab.page.screenshot(clip=corner)
+        assert brightness(picture) > 150, css
+    assert brightness(tab.page.screenshot(clip={"x": 640, "y": 5, "width": 2, "height": 2})) < 60
+    tab.context.close()
+
+
+def brightness(png: bytes) -> float:
+    return ImageStat.Stat(Image.open(io.BytesIO(png)).convert("L")).mean[0]
+
+
+if "LABKIT_SCREENSHOTS" in os.environ:
+
+    def test_take_screenshots(browser, address):
+        folder = Path(os.environ["LABKIT_SCREENSHOTS"])
+        folder.mkdir(parents=True, exist_ok=True)
+        for page in (TOC["root"], NOTEBOOKS[2], "notebooks/status"):
+            for size in SIZES:
+                for theme in ("light", "dark"):
+                    tab = Tab(browser, address, page, size, color_scheme=theme)
+                    name = f"{Path(page).name}-{size}-{theme}"
+                    tab.page.screenshot(path=folder / f"{name}.png")
+                    tab.page.screenshot(path=folder / f"{name}-full.png", full_page=True)
+                    if tab.page.locator(".labkit-scrubber").count():
+                        tab.page.locator(".labkit-scrubber").first.scroll_into_view_if_needed()
+                        tab.page.screenshot(path=folder / f"{name}-scrubber.png")
+                    tab.context.close()

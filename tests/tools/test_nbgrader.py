@@ -1,0 +1,137 @@
+"""nbgrader on the student edition: what it hands out, and what it grades.
+
+Needs LABKIT_NBGRADER, the Python of an environment with nbgrader 0.9.6. The notebooks' kernel
+stays the one that runs these tests, as on a hub where nbgrader and the kernels live apart.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from tools import student
+
+PYTHON = os.environ.get("LABKIT_NBGRADER", "")
+pytestmark = pytest.mark.skipif(not PYTHON, reason="set LABKIT_NBGRADER to a Python with nbgrader")
+
+CONFIG = """
+c = get_config()
+c.CourseDirectory.course_id = "energy"
+c.Execute.timeout = 600
+"""
+SCORES = """
+import json
+from nbgrader.api import Gradebook
+with Gradebook("sqlite:///gradebook.db") as book:
+    for one in book.assignment_submissions("lab"):
+        grades = {g.cell.name: g.auto_score for n in one.notebooks for g in n.grades}
+        print(json.dumps([one.student.id, one.max_score, grades]))
+"""
+VALIDATE = """
+import sys, nbformat
+from nbgrader.nbgraderformat import MetadataValidator
+for path in sys.argv[1:]:
+    MetadataValidator().validate_nb(nbformat.read(path, as_version=4))
+"""
+RIGHT = {
+    "momentum_step": "    velocity = beta * velocity - rate * gradient(z)\n"
+    "    return z + velocity, velocity",
+    "mean_energy": "    return jnp.mean(jax.vmap(energy)(points))",
+}
+WRONG = {"momentum_step": RIGHT["momentum_step"].replace("- rate", "+ rate")}
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory):
+    """A course with two assignments: `lab`, of one notebook, and `all` of them, handed out."""
+    folder = tmp_path_factory.mktemp("course")
+    student.main([str(folder / "source" / "all")])
+    for page in (folder / "source" / "all").glob("*.md"):
+        page.unlink()
+    (folder / "source" / "lab").mkdir()
+    first = "00_start_here.ipynb"
+    (folder / "source" / "lab" / first).write_bytes(
+        (folder / "source" / "all" / first).read_bytes()
+    )
+    (folder / "nbgrader_config.py").write_text(CONFIG)
+    kernel = folder / "jupyter" / "kernels" / "python3"
+    kernel.mkdir(parents=True)
+    command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    about = {"argv": command, "display_name": "Python 3", "language": "python"}
+    (kernel / "kernel.json").write_text(json.dumps(about))
+    for assignment in ("lab", "all"):
+        nbgrader(folder, "generate_assignment", assignment)
+    return folder
+
+
+def nbgrader(folder, *arguments) -> str:
+    return run(folder, "-m", "nbgrader", *arguments)
+
+
+def run(folder, *arguments) -> str:
+    environment = {
+        "PATH": os.pathsep.join([str(Path(PYTHON).parent), os.environ["PATH"]]),  # for alembic
+        "JUPYTER_PATH": str(folder / "jupyter"),
+        "LABKIT_DATASET": "digits",
+        "LABKIT_STATIC": "1",
+    }
+    done = subprocess.run([PYTHON, *arguments], cwd=folder, capture_output=True, text=True,
+                          env=os.environ | environment)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def hand_in(course, name, answers, edit=None):
+    notebook = nbformat.read(course / "release" / "lab" / "00_start_here.ipynb", as_version=4)
+    for cell in notebook.cells:
+        for function, body in answers.items():
+            if cell.source.startswith(f"def {function}("):
+                cell.source = cell.source.removesuffix("    ...") + body
+        if edit and "nbgrader" in cell.metadata:
+            cell.source = edit
+    target = course / "submitted" / name / "lab" / "00_start_here.ipynb"
+    target.parent.mkdir(parents=True)
+    nbformat.write(notebook, target)
+
+
+def test_what_is_handed_out_is_the_student_edition(course):
+    for source in sorted((course / "source" / "all").glob("*.ipynb")):
+        ours = nbformat.read(source, as_version=4)
+        released = nbformat.read(course / "release" / "all" / source.name, as_version=4)
+        assert [c.source for c in released.cells] == [c.source for c in ours.cells]
+        graded = [c.metadata.nbgrader for c in released.cells if "nbgrader" in c.metadata]
+        stubs = [c for c in ours.cells if "exercise" in c.metadata.get("tags", [])]
+        assert len(graded) == len(stubs) and all(about.checksum for about in graded)
+
+
+def test_nbgraders_own_validator_accepts_every_notebook(course):
+    run(course, "-c", VALIDATE, *map(str, (course / "source" / "all").glob("*.ipynb")))
+
+
+def test_right_answers_get_all_points_and_everything_else_none(course):
+    hand_in(course, "anna", RIGHT)
+    hand_in(course, "ben", WRONG | {"mean_energy": RIGHT["mean_energy"]})
+    hand_in(course, "eve", WRONG, edit="print('✓')")
+    nbgrader(course, "autograde", "lab")
+    got = {
+        name: (most, grades)
+        for name, most, grades in map(json.loads, run(course, "-c", SCORES).splitlines())
+    }
+    assert got == {
+        "anna": (2.0, {"exercise_0_1": 1.0, "exercise_0_2": 1.0}),
+        "ben": (2.0, {"exercise_0_1": 0.0, "exercise_0_2": 1.0}),
+        "eve": (2.0, {"exercise_0_1": 0.0, "exercise_0_2": 0.0}),  # wrong, and not attempted
+    }
+    graded = nbformat.read(
+        course / "autograded" / "eve" / "lab" / "00_start_here.ipynb", as_version=4
+    )
+    checks = [cell for cell in graded.cells if "nbgrader" in cell.metadata]
+    assert [cell.source for cell in checks] == [
+        "check.exercise_0_1(momentum_step)", "check.exercise_0_2(mean_energy)",
+    ]  # fmt: skip
+    said = "".join(output.get("text", "") for cell in checks for output in cell.outputs)
+    assert "you climb" in said and "not attempted yet" in said

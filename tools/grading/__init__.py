@@ -1,0 +1,1 @@
+"""Grade a class: `python -m tools.grading FOLDER --csv class.csv`."""
