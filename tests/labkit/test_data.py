@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from labkit import data
+from tools import ROOT
 
 FILES = ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz",
          "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz")  # fmt: skip
