@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from labkit import data, judge
+from labkit import data
+from labkit.compare import judge
 
 READ = 1000  # images to classify and to give an energy, where the dataset has so many
 DRAWN = 500  # images to draw and to complete

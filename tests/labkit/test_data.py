@@ -354,7 +354,6 @@ arguments = json.loads(sys.argv[1])
 datasets.MNIST.resources, datasets.MNIST.mirrors = arguments["resources"], []
 if "start" in arguments:
     urllib.request.urlopen(arguments["start"]).read()
-import contextlib, hashlib, io, os
 from tools import ROOT
 for folder, temporary in arguments["folders"]:
     os.environ["LABKIT_DATA"], tempfile.tempdir = folder, temporary

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tools import ROOT
+
 pytest.importorskip("cloudpickle")
 pytest.importorskip("psutil")
 
@@ -239,7 +241,6 @@ def test_what_ends_its_sandbox_costs_that_exercise_only(tmp_path, kind):
 def test_what_a_submission_started_ends_with_it():
     start = """
 import subprocess, sys
-from tools import ROOT
 def answer():
     command = [sys.executable, "-c", "input()"]
     return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True).pid

@@ -15,9 +15,9 @@ import urllib.parse
 import urllib.request
 
 import pytest
-from test_data import ARRAYS, FILES, GOOD, Server, checksums
 from traitlets.config import Config
 
+from tests.labkit.test_data import ARRAYS, FILES, GOOD, Server, checksums
 from tools import ROOT, colab, stamp
 
 PAGE = ROOT / "pages" / "hosting.md"

@@ -7,13 +7,12 @@ import re
 
 import nbformat
 import pytest
-import test_exercises
-import test_nb02
-import test_nb03
 from nbclient import NotebookClient
 
 from labkit import check
 from labkit.exercises import core
+from tests.exercises import test_nb00_nb01 as test_exercises
+from tests.exercises import test_nb02, test_nb03
 from tools import ROOT, stamp, student
 
 PATHS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
