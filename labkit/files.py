@@ -2,12 +2,22 @@
 
 import contextlib
 import os
-import tempfile
+import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 import platformdirs
+
+_said: set[str] = set()
+
+
+def say_once(text: str) -> None:
+    """Print what concerns the whole session the first time only."""
+    if text not in _said:
+        _said.add(text)
+        print(text, flush=True)
 
 
 def setting(name: str) -> str:
@@ -16,17 +26,16 @@ def setting(name: str) -> str:
 
 
 def folder(name: str, default: str | Path) -> Path:
-    """The folder that a variable names, `~` expanded, absolute; `default` where it is not set.
+    """The folder that a variable names, `~` expanded, absolute; `default` if it is not set.
 
-    Raises ValueError if there is a file of that name.
+    Raises ValueError if there is a file of that name. Without a home, nothing can be kept there.
     """
-    chosen = Path(os.path.expandvars(setting(name)) or default)
-    with contextlib.suppress(RuntimeError):  # no home folder is known: `~` stays as it is
-        chosen = chosen.expanduser()
-    chosen = Path(os.path.abspath(chosen))
-    if chosen.is_file():
+    chosen = os.path.expanduser(os.path.expandvars(setting(name)) or default)
+    if str(chosen).startswith("~"):
+        chosen = os.path.join(os.devnull, "no home")
+    if os.path.isfile(chosen):
         raise ValueError(f"{name} must name a folder, and there is a file of that name")
-    return chosen
+    return Path(os.path.abspath(chosen))
 
 
 def cache() -> Path:
@@ -35,20 +44,35 @@ def cache() -> Path:
 
 
 @contextlib.contextmanager
+def optional(what: str, variable: str) -> Iterator[None]:
+    """Keep something that the course can do without: if that fails, say so once and go on."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or str(error)
+        say_once(f"labkit: {what} cannot be kept ({why}); {variable} names the folder.")
+
+
+@contextlib.contextmanager
 def whole(path: Path) -> Iterator[BinaryIO]:
     """A binary file to write that gets its name only once it is whole, and on the disk.
 
-    An exception on the way leaves whatever was there before, and nothing else.
+    An exception on the way leaves whatever was there before, and nothing else; what a killed
+    process left is removed an hour later, when the same file is written again.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=".tmp")
+    for left in path.parent.glob(f".{path.name}-*.tmp"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > 3600:
+                left.unlink()
+    temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}.tmp")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(temporary)
+            temporary.unlink()
         raise
