@@ -85,7 +85,7 @@ def result(name: str, value: float, hint: str = "") -> None:
     LABKIT_RESULTS set, appends the value, the dataset, the device and the versions to
     `results.jsonl` in that folder. Raises KeyError for a name that the file does not hold.
     """
-    value, dataset = float(value), data.in_use()
+    value, dataset = float(value), data.course_dataset()
     _record(name, value, dataset)
     if name not in _expected():
         raise KeyError(f"labkit/expected.toml has no range for {name!r}; add one for each dataset.")
@@ -117,7 +117,8 @@ def _record(name: str, value: float, dataset: str) -> None:
         "versions": session.versions(),
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-    folder = files.folder("LABKIT_RESULTS", "")
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "results.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")  # one write: lines of two notebooks do not mix
+    with files.optional("results", "LABKIT_RESULTS"):
+        folder = files.folder("LABKIT_RESULTS", "")
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "results.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")  # one write: lines of two notebooks do not mix

@@ -3,13 +3,13 @@
 import importlib.metadata
 import os
 import platform
+import tempfile
 import tomllib
 from importlib import resources
 
 import jax
-import platformdirs
 
-from labkit import data, plot
+from labkit import data, files, plot
 
 VERSIONS = ("jax", "equinox", "optax", "numpy")
 
@@ -40,10 +40,14 @@ def start(notebook: str) -> None:
     `notebook` is its file name without ending, as in `labkit/times.toml`. JAX's compilation cache
     goes to a folder of the user's (LABKIT_CACHE), so a second run skips most compiling.
     """
-    cache = os.environ.get("LABKIT_CACHE", platformdirs.user_cache_dir("labkit"))
     if not jax.config.jax_compilation_cache_dir:
-        jax.config.update("jax_compilation_cache_dir", os.path.join(cache, "jax"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+        with files.optional("compiled functions", "LABKIT_CACHE"):
+            folder = files.cache() / "jax"
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder) as file:  # can it be written?
+                file.write(bytes(4096))
+            jax.config.update("jax_compilation_cache_dir", str(folder))
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     # A GPU's shortcut for float32 products (TF32) would blur identities that the book checks.
     jax.config.update("jax_default_matmul_precision", "float32")
     plot.use_style()

@@ -5,8 +5,6 @@ for a lab."""
 import datetime
 import io
 import json
-import os
-import tempfile
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
@@ -16,22 +14,21 @@ import equinox as eqx
 import numpy as np
 import platformdirs
 
-from labkit import data, plot, session
+from labkit import data, files, plot, session
 
 LIMIT = 1_000_000  # bytes of one file; a few hundred KB is what the capstone needs
 
 
 def folder() -> Path:
     """The reader's own folder of results: LABKIT_RESULTS, or a data folder of the user."""
-    default = Path(platformdirs.user_data_dir("labkit")) / "results"
-    return Path(os.environ.get("LABKIT_RESULTS") or default)
+    return files.folder("LABKIT_RESULTS", Path(platformdirs.user_data_dir("labkit"), "results"))
 
 
 def save(name: str, /, **arrays) -> None:
     """Save named arrays (metrics, curves, samples, times) as `name`-`dataset`.npz, all or nothing.
 
-    Device, versions, dataset and date are saved with them. Raises ValueError where the arrays hold
-    objects or take more than 1 MB in all.
+    Device, versions, dataset and date are saved with them. If the folder cannot be written, a line
+    says so. Raises ValueError if the arrays hold objects or take more than 1 MB in all.
     """
     arrays = {key: np.asarray(value) for key, value in arrays.items()}
     objects = [key for key, value in arrays.items() if value.dtype.hasobject]
@@ -43,9 +40,11 @@ def save(name: str, /, **arrays) -> None:
             else f"results {name!r} take {size} bytes, more than {LIMIT}; save fewer samples."
         )
     about = _about()
-    target = folder() / f"{name}-{about['dataset']}.npz"
-    _write(target, lambda file: np.savez_compressed(file, about=json.dumps(about), **arrays))
-    print(f"saved {len(arrays)} results of {name}")
+    path = folder() / f"{name}-{about['dataset']}.npz"
+    with files.optional(f"the results of {name}", "LABKIT_RESULTS"):
+        with files.whole(path) as file:
+            np.savez_compressed(file, about=json.dumps(about), **arrays)
+        print(f"saved {len(arrays)} results of {name}")
 
 
 class Results(NamedTuple):
@@ -67,11 +66,11 @@ class Results(NamedTuple):
 def collect(names: Iterable[str]) -> dict[str, Results]:
     """What the notebooks saved under these names, the reference in place of what is missing.
 
-    All are about one dataset, so that they answer about the same images: on the embedded digits,
+    All are about one dataset, so that they answer about the same images: on the small digits,
     for which there is no reference, your own are taken only if all of them are there. Prints which
     are whose. Raises ValueError for a name without a reference.
     """
-    names, dataset = list(names), data.in_use()
+    names, dataset = list(names), data.course_dataset()
     own = {name: _read(folder() / f"{name}-{dataset}.npz") for name in names}
     if dataset != "mnist" and not all(own.values()):
         print(f"there is no reference for {dataset}: all that follows is the reference for MNIST")
@@ -87,7 +86,7 @@ def collect(names: Iterable[str]) -> dict[str, Results]:
 
 
 def _reference(name: str) -> tuple[dict[str, np.ndarray], dict]:
-    place = resources.files("labkit").joinpath("reference")
+    place = resources.files(__package__).joinpath("reference")
     saved = _read(place.joinpath(f"{name}.npz"))
     if saved is None:
         names = sorted(file.name.removesuffix(".npz") for file in place.iterdir())
@@ -111,13 +110,14 @@ def _read(path) -> tuple[dict[str, np.ndarray], dict] | None:
 def save_table(name: str, rows: list[dict[str, float]]) -> None:
     """Save the rows of a long run, all with the same columns, as `name`.csv, all or nothing.
 
-    A maintainer copies the file into labkit/recorded, where `recorded` finds it.
+    A maintainer copies the file into labkit/compare/recorded, where `recorded` finds it.
     """
     about = _about()
     about["versions"] = ", ".join(" ".join(pair) for pair in about["versions"].items())
     lines = [f"# {key}: {value}" for key, value in about.items()]
     lines += [",".join(rows[0])] + [",".join(f"{v:.7g}" for v in row.values()) for row in rows]
-    _write(folder() / f"{name}.csv", lambda file: file.write("\n".join([*lines, ""]).encode()))
+    with files.whole(folder() / f"{name}.csv") as file:
+        file.write("\n".join([*lines, ""]).encode())
     print(f"saved the {len(rows)} rows of {name}.csv")
 
 
@@ -126,7 +126,7 @@ def recorded(name: str) -> dict[str, np.ndarray]:
 
     Raises ValueError for a name that labkit does not hold.
     """
-    tables = resources.files("labkit").joinpath("recorded")
+    tables = resources.files(__package__).joinpath("recorded")
     file = tables.joinpath(f"{name}.csv")
     if not file.is_file():
         files = [entry.name for entry in tables.iterdir()]
@@ -141,33 +141,20 @@ def recorded(name: str) -> dict[str, np.ndarray]:
 
 def show_recorded(name: str, *, alt: str) -> None:
     """Show the picture that belongs to a recorded table; `alt` says it in words."""
-    picture = resources.files("labkit").joinpath("recorded", f"{name}.png")
+    picture = resources.files(__package__).joinpath("recorded", f"{name}.png")
     plot.show_png(picture.read_bytes(), alt=alt)
 
 
 def recorded_model(name: str, like):
     """The weights that belong to a recorded table, in a model of the same shape as `like`."""
-    file = resources.files("labkit").joinpath("recorded", f"{name}.eqx")
+    file = resources.files(__package__).joinpath("recorded", f"{name}.eqx")
     return eqx.tree_deserialise_leaves(io.BytesIO(file.read_bytes()), like)
 
 
 def _about() -> dict:
     return {
-        "dataset": data.in_use(),
+        "dataset": data.course_dataset(),
         "device": session.device(),
         "versions": session.versions(),
         "date": datetime.date.today().isoformat(),
     }
-
-
-def _write(target: Path, write) -> None:
-    """Under its final name only once it is whole."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-        os.replace(temporary, target)
-    except BaseException:
-        os.unlink(temporary)
-        raise

@@ -1,18 +1,17 @@
-"""An independent judge of generated digits: a small convolutional network, trained once, kept.
+"""An independent judge of generated digits: a small convolutional network, trained once.
 
 It says what a picture looks like to someone who did not make it: which digit, how surely, and how
 far a set of pictures lies from real ones (a Fréchet distance in its features). It was trained on
 clean digits only, so it has an opinion about noise as well: a high agreement alone is no quality.
 
-    judged = judge.load()                        # trains on the first call, then reads a file
+    judged = judge.load()                        # its weights come with labkit
     judged.score(images, labels)                 # agreement, confidence, entropy, sample size
     judged.frechet(images, digits.test_images)   # distance and both sample sizes
 """
 
-import contextlib
 import hashlib
-import os
-import tempfile
+import io
+from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,10 +20,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import platformdirs
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from labkit import data
+from labkit import data, files
 from labkit.fit import fit
 
 RECIPE = "1: conv 5×5/2 32, conv 3×3/2 64, dense 64; adam one-cycle 4e-3, shifts of a pixel"
@@ -121,25 +119,41 @@ class Judge(NamedTuple):
         return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
 
 
-def load(dataset: data.Dataset | None = None, *, seed: int = 0) -> Judge:
-    """The judge of a dataset, by default the one in use (`data.load("mnist")`).
+def load(dataset: data.Dataset | None = None, *, train: bool = False, seed: int = 0) -> Judge:
+    """The judge of a dataset, by default the one of the course (`data.load("mnist")`).
 
-    Reads it from the folder LABKIT_CACHE (default: a cache folder of the user), or trains it
-    there and then, in less than a minute on two CPU cores, and keeps it. A damaged file is said
-    and replaced.
+    The weights for MNIST and for the small digits come with labkit; for other data, or with
+    `train=True`, it is trained here and now, in less than a minute on two CPU cores.
     """
     dataset = data.load("mnist") if dataset is None else dataset
-    folder = Path(os.environ.get("LABKIT_CACHE") or platformdirs.user_cache_dir("labkit"))
-    path = folder.expanduser() / f"judge-{dataset.name}-{_fingerprint(dataset, seed)}.npz"
-    judge = _stored(path, dataset.name)
-    if judge is None:
-        print(f"labkit: training the judge on {dataset.name}, once …", flush=True)
-        weights = _train(dataset, seed)
-        judge = Judge(weights, dataset.name, 0.0)
-        score = judge.score(dataset.test_images, dataset.test_labels)
-        judge = judge._replace(accuracy=score.agreement)
-        _store(judge, path)
-    return judge
+    shipped = resources.files(__package__).joinpath("recorded", f"judge-{dataset.name}.npz")
+    if not train and shipped.is_file():
+        with np.load(io.BytesIO(shipped.read_bytes()), allow_pickle=False) as file:
+            weights = {name: file[name] for name in file.files}
+        accuracy, origin = float(weights.pop("accuracy")), str(weights.pop("fingerprint"))
+        if origin == _fingerprint(dataset, seed):
+            return Judge(
+                {k: w.astype(np.float32) for k, w in weights.items()}, dataset.name, accuracy
+            )
+    print(f"labkit: training the judge on {dataset.name} …", flush=True)
+    return _measured(_train(dataset, seed), dataset)
+
+
+def export(folder: str | Path) -> None:
+    """Train the judges that come with labkit, and write their weights (float16) into a folder."""
+    for dataset in (data.load("mnist"), data.load("digits")):
+        weights = {k: w.astype(np.float16) for k, w in _train(dataset, seed=0).items()}
+        judge = _measured({k: w.astype(np.float32) for k, w in weights.items()}, dataset)
+        about = {"accuracy": judge.accuracy, "fingerprint": _fingerprint(dataset, seed=0)}
+        with files.whole(Path(folder, f"judge-{dataset.name}.npz")) as file:
+            np.savez_compressed(file, **weights, **about)
+        print(judge)
+
+
+def _measured(weights: dict[str, np.ndarray], dataset: data.Dataset) -> Judge:
+    judge = Judge(weights, dataset.name, 0.0)
+    score = judge.score(dataset.test_images, dataset.test_labels)
+    return judge._replace(accuracy=score.agreement)
 
 
 def frechet_distance(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"]) -> float:
@@ -237,44 +251,6 @@ def _fingerprint(dataset: data.Dataset, seed: int) -> str:
     return digest.hexdigest()[:8]
 
 
-def _stored(path: Path, name: str) -> Judge | None:
-    """The judge in a file, or None where there is none or it is damaged (which is said)."""
-    try:
-        with np.load(path, allow_pickle=False) as file:  # every array has a checksum
-            weights = {key: file[key] for key in file.files if key != "accuracy"}
-            accuracy = float(file["accuracy"])
-        shapes = {f"W{layer}": shape for layer, shape in _SHAPES.items()}
-        shapes |= {f"b{layer}": shape[1:] for layer, shape in _SHAPES.items()}
-        if {key: weight.shape for key, weight in weights.items()} != shapes or not all(
-            np.isfinite(weight).all() for weight in weights.values()
-        ):
-            raise ValueError("not the arrays of a judge")
-        return Judge(weights, name, accuracy)
-    except FileNotFoundError:
-        return None
-    except Exception as error:  # whatever a damaged file may cause
-        print(f"labkit: the stored judge of {name} is damaged ({type(error).__name__}).")
-        return None
-
-
-def _store(judge: Judge, path: Path) -> None:
-    """Keep the judge: under its final name only once it is whole."""
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, accuracy=judge.accuracy, **judge.weights)
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-        print(
-            f"labkit: the judge cannot be kept ({error.strerror}); LABKIT_CACHE names the folder."
-        )
-
-
 def _checked_images(images) -> Float[np.ndarray, "n 784"]:
     images = np.asarray(images, dtype=np.float32)
     if not (images.ndim == 2 and images.shape[1] == 784 or images.shape[1:] == (28, 28)):
@@ -304,3 +280,7 @@ def _checked_labels(labels, n: int) -> Int[np.ndarray, " n"]:
             f"labels must lie in 0 … 9; they run from {labels.min()} to {labels.max()}"
         )
     return labels
+
+
+if __name__ == "__main__":
+    export(Path(__file__).with_name("recorded"))

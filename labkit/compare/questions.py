@@ -1,11 +1,12 @@
 """The same questions for every model, about the same test images: what notebook 06 compares.
 
-    answers = probes.ask(model, classify=..., draw=..., complete=..., energy=...)
-    results.save("pc", **answers)
+    answers = questions.ask(model, classify=..., draw=..., complete=..., energy=...)
+    answers.save("pc", **answers)
 
 A model that cannot answer a question leaves it out.
 """
 
+import functools
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -33,10 +34,11 @@ class Questions(NamedTuple):
     others: dict[str, np.ndarray]
 
 
+@functools.cache
 def questions() -> Questions:
     """What `ask` asks about: the same for every model on one dataset, taken evenly from its test
     images. What is no digit: noise; the pixels of a digit in any order; the upper half of a digit
-    above the lower half of another; and Fashion-MNIST where it can be had."""
+    above the lower half of another; and Fashion-MNIST if it is in the data folder."""
     digits = data.load("mnist")
     stride = max(1, len(digits.test_labels) // READ)
     images = data.flatten(digits.test_images)[::stride][:READ]
@@ -48,12 +50,8 @@ def questions() -> Questions:
         "shuffled pixels": random.permuted(images, axis=1),
         "swapped halves": np.concatenate([images[:, :392], other[:, 392:]], axis=1),
     }
-    try:
-        others["Fashion-MNIST"] = data.flatten(data.load("fashion_mnist").test_images)[
-            : len(images)
-        ]
-    except data.DataUnavailable:
-        print("Fashion-MNIST cannot be had here, so it is left out")
+    if fashion := data.stored("fashion_mnist"):
+        others["Fashion-MNIST"] = data.flatten(fashion.test_images)[: len(images)].copy()
     seen = np.repeat([1.0, 0.0], 392).astype(np.float32)
     return Questions(images, labels, seen, others)
 

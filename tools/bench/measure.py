@@ -549,7 +549,7 @@ def conditions() -> dict[str, str]:
         "kind": "gpu" if jax.default_backend() == "gpu" else "cpu",
         "device": session.device(),
         "date": datetime.date.today().isoformat(),
-        "dataset": data.in_use(),
+        "dataset": data.course_dataset(),
         "versions": versions,
         "load": f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "",
     }
@@ -693,7 +693,7 @@ def run(out: Path, effort: Effort) -> None:
     trainings = {}
     for model in MODELS:
         trainings[model.name] = training_of(model)
-    about["dataset"] = data.in_use()
+    about["dataset"] = data.course_dataset()
     peaks, rows = [matmul_peak()], []
     for model in MODELS:
         rows.append(about | measure_model(model, trainings[model.name], effort))
