@@ -34,7 +34,7 @@ class WrongContent(OSError):
 
 def settings() -> tuple[Path, str, str]:
     """LABKIT_DATA, LABKIT_MIRROR, LABKIT_DATASET; ValueError, without a password, for a bad one."""
-    folder = files.folder("LABKIT_DATA", platformdirs.user_cache_dir("labkit"))
+    folder = files.folder("LABKIT_DATA", platformdirs.user_cache_dir)
     dataset, mirror = files.setting("LABKIT_DATASET"), files.setting("LABKIT_MIRROR").rstrip("/")
     if dataset not in ("", "mnist", "digits"):
         raise ValueError(f"LABKIT_DATASET must be 'mnist' or 'digits' (or not set): {dataset!r}")

@@ -4,7 +4,7 @@ import contextlib
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,22 +25,26 @@ def setting(name: str) -> str:
     return os.environ.get(name, "").strip()
 
 
-def folder(name: str, default: str | Path) -> Path:
+def folder(name: str, default: Callable[[str], str] | str) -> Path:
     """The folder that a variable names, `~` expanded, absolute; `default` if it is not set.
 
-    Raises ValueError if there is a file of that name. Without a home, nothing can be kept there.
+    `default` may be a function of platformdirs. Raises ValueError if there is a file of that name.
+    For a user without a home it is a place where nothing can be kept.
     """
-    chosen = os.path.expanduser(os.path.expandvars(setting(name)) or default)
-    if str(chosen).startswith("~"):
-        chosen = os.path.join(os.devnull, "no home")
+    nowhere = os.path.join(os.devnull, "no home")
+    chosen = os.path.expanduser(os.path.expandvars(setting(name)))
+    try:
+        chosen = chosen or (default("labkit") if callable(default) else default)
+    except RuntimeError:
+        chosen = nowhere
     if os.path.isfile(chosen):
         raise ValueError(f"{name} must name a folder, and there is a file of that name")
-    return Path(os.path.abspath(chosen))
+    return Path(os.path.abspath(nowhere if chosen.startswith("~") else chosen))
 
 
 def cache() -> Path:
     """LABKIT_CACHE: compiled functions and whatever else can be made anew."""
-    return folder("LABKIT_CACHE", platformdirs.user_cache_dir("labkit"))
+    return folder("LABKIT_CACHE", platformdirs.user_cache_dir)
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ LIMIT = 1_000_000  # bytes of one file; a few hundred KB is what the capstone ne
 
 def folder() -> Path:
     """The reader's own folder of results: LABKIT_RESULTS, or a data folder of the user."""
-    return files.folder("LABKIT_RESULTS", Path(platformdirs.user_data_dir("labkit"), "results"))
+    return files.folder("LABKIT_RESULTS", platformdirs.user_data_dir)
 
 
 def save(name: str, /, **arrays) -> None:

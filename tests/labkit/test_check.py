@@ -37,14 +37,14 @@ def ranges(monkeypatch):
 
 @pytest.mark.parametrize(("dataset", "value"), [("mnist", 92.0), ("digits", 81.0)])
 def test_result_inside_its_range(ranges, monkeypatch, capsys, dataset, value):
-    monkeypatch.setattr(data, "in_use", lambda: dataset)
+    monkeypatch.setattr(data, "course_dataset", lambda: dataset)
     check.result("a/b", jnp.array(value))
     assert capsys.readouterr().out.startswith(f"✓ a/b = {value:.4g} % (expected ")
 
 
 @pytest.mark.parametrize("value", [81.0, 96.0, float("nan")])
 def test_result_outside_fails_and_says_what_to_do(ranges, monkeypatch, value):
-    monkeypatch.setattr(data, "in_use", lambda: "mnist")
+    monkeypatch.setattr(data, "course_dataset", lambda: "mnist")
     with pytest.raises(check.CheckFailed, match="expected 90 % to 95 % on mnist. More epochs."):
         check.result("a/b", value)
 
@@ -55,7 +55,7 @@ def test_result_without_an_entry(ranges):
 
 
 def test_results_are_recorded_also_when_they_fail(ranges, monkeypatch, tmp_path):
-    monkeypatch.setattr(data, "in_use", lambda: "mnist")
+    monkeypatch.setattr(data, "course_dataset", lambda: "mnist")
     monkeypatch.setenv("LABKIT_RESULTS", str(tmp_path / "new"))
     check.result("a/b", 92.0)
     with pytest.raises(check.CheckFailed):

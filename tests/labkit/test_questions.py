@@ -1,4 +1,4 @@
-"""labkit.probes and answers.collect: the same questions, right scores, and whose answers."""
+"""labkit.compare: the same questions, right scores, and whose answers."""
 
 import json
 
@@ -27,11 +27,14 @@ class Eye:
 def asked(monkeypatch):
     monkeypatch.setenv("LABKIT_DATASET", "digits")
     monkeypatch.setattr(judge, "load", Eye)
-    return questions.questions()
+    questions.questions.cache_clear()
+    yield questions.questions()
+    questions.questions.cache_clear()
 
 
 def test_questions_are_the_same_each_time_and_about_test_images(asked):
-    again = questions.questions()
+    assert questions.questions() is asked
+    again = questions.questions.__wrapped__()
     digits = data.load("digits")
     assert len(asked.images) == 297 and asked.seen.sum() == 392
     np.testing.assert_array_equal(asked.images, data.flatten(digits.test_images))
@@ -44,6 +47,14 @@ def test_questions_are_the_same_each_time_and_about_test_images(asked):
     lower = {images[392:].tobytes(): label for images, label in zip(asked.images, asked.labels)}
     foreign = [lower[image[392:].tobytes()] != label for image, label in zip(halves, asked.labels)]
     assert np.mean(foreign) > 0.99  # two digits may share an empty lower edge
+
+
+def test_fashion_mnist_joins_if_it_is_in_the_data_folder(asked, monkeypatch, capsys):
+    assert "Fashion-MNIST" not in asked.others and capsys.readouterr().out == ""
+    clothes = data.load("digits")._replace(name="fashion_mnist")
+    monkeypatch.setattr(data, "stored", {"fashion_mnist": clothes}.get)
+    others = questions.questions.__wrapped__().others
+    np.testing.assert_array_equal(others["Fashion-MNIST"], data.flatten(clothes.test_images))
 
 
 def test_answers_are_scored_against_what_a_reader_would_compute(asked, capsys):
@@ -119,7 +130,7 @@ def package(monkeypatch, tmp_path):
         )  # fmt: skip
     monkeypatch.setattr(answers.resources, "files", lambda package: tmp_path)
     monkeypatch.setenv("LABKIT_RESULTS", str(tmp_path / "own"))
-    monkeypatch.setattr(data, "_in_use", "mnist")
+    monkeypatch.setattr(data, "_course", "mnist")
     return tmp_path
 
 
@@ -136,7 +147,7 @@ def test_yours_come_first_and_the_reference_stands_in(package, capsys):
 
 
 def test_datasets_are_not_mixed(package, monkeypatch, capsys):
-    monkeypatch.setattr(data, "_in_use", "digits")
+    monkeypatch.setattr(data, "_course", "digits")
     answers.save("pc", accuracy=50.0, parameters=3)
     collected = answers.collect(["pc", "vae"])
     assert not collected["pc"].yours and collected["pc"].values["accuracy"][0] == 97.0

@@ -1,4 +1,4 @@
-"""labkit.session and labkit.results."""
+"""labkit.session, and what labkit.compare.answers saves."""
 
 import json
 import os
@@ -74,15 +74,41 @@ def test_results_refuse_what_is_too_large_or_not_an_array(monkeypatch, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_results_leave_the_old_file_when_writing_fails(monkeypatch, tmp_path):
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+def test_results_leave_the_old_file_when_writing_fails(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("LABKIT_RESULTS", str(tmp_path))
     answers.save("01", value=1.0)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-
-    def full_disk(*args, **kwargs):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(np, "savez_compressed", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    with open("/dev/full", "wb", buffering=0) as full, monkeypatch.context() as patch:
+        patch.setattr(np, "savez_compressed", lambda *args, **kwargs: full.write(b"x"))
         answers.save("01", value=2.0)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert "No space left on device" in capsys.readouterr().out
+
+
+def test_where_nothing_can_be_written_all_goes_on_and_says_so_once(tmp_path):
+    """A cell per store: compiled functions, answers, results. Each names its variable."""
+    (tmp_path / "blocked").write_text("")
+    nowhere = str(tmp_path / "blocked" / "folder")
+    script = """if True:
+        import jax, numpy as np
+        from labkit import check, session
+        from labkit.compare import answers
+        for _ in range(2):
+            session.start("00_start_here")
+            jax.jit(lambda x: [jax.numpy.sin(x + i) for i in range(30)])(np.ones(9))
+            answers.save("pc", parameters=3)
+            check.result("data/mean", 0.158)
+        answers.collect(["pc"])"""
+    environment = os.environ | {"LABKIT_DATASET": "digits", "LABKIT_CACHE": nowhere,
+                                "LABKIT_RESULTS": nowhere}  # fmt: skip
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+    done = subprocess.run([sys.executable, "-W", "error", "-c", script], env=environment, text=True,
+                          capture_output=True, timeout=300)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = [line for line in done.stdout.splitlines() if "cannot be kept" in line]
+    assert [line.split(" cannot")[0] for line in said] == [
+        "labkit: compiled functions", "labkit: the results of pc", "labkit: results"]  # fmt: skip
+    assert [line.split("; ")[1].split()[0] for line in said] == [
+        "LABKIT_CACHE", "LABKIT_RESULTS", "LABKIT_RESULTS"]  # fmt: skip
+    assert "Warning" not in done.stderr and str(tmp_path) not in done.stdout + done.stderr

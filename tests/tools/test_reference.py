@@ -55,7 +55,7 @@ def test_the_reference_is_there_for_every_model_and_small():
 
 def test_the_reference_answers_what_the_capstone_asks(monkeypatch, tmp_path):
     monkeypatch.setenv("LABKIT_RESULTS", str(tmp_path))
-    monkeypatch.setattr(data, "_in_use", "mnist")
+    monkeypatch.setattr(data, "_course", "mnist")
     collected = answers.collect(MODELS)
     truth = collected["pc"].values["picture_truth"]
     for name, model in collected.items():
