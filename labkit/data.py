@@ -30,10 +30,8 @@ class DataUnavailable(RuntimeError):
 
 
 class Dataset(NamedTuple):
-    """Images float32 (N, 28, 28) in [0, 1] and labels int32 (N,), for training and for testing.
-
-    All arrays are read-only, because every caller gets the same ones.
-    """
+    """Images float32 (N, 28, 28) in [0, 1] and labels int32 (N,), for training and for testing,
+    read-only."""
 
     train_images: np.ndarray
     train_labels: np.ndarray
@@ -62,7 +60,7 @@ def load(name: str = "mnist", digits: Iterable[int] | None = None) -> Dataset:
     global _course
     if name not in list(download.DATASETS):
         raise ValueError(f"no dataset {name!r}; there are {', '.join(download.DATASETS)}")
-    classes = None if digits is None else _classes(digits)
+    classes = digits if digits is None else _classes(digits)
     with _lock:
         dataset = _whole(name, *download.settings())
     if isinstance(dataset, str):
@@ -99,9 +97,7 @@ def flatten(images: np.ndarray) -> np.ndarray:
     return np.reshape(images, (len(images), -1))
 
 
-def batches(
-    arrays: Sequence[np.ndarray], batch_size: int, *, seed: int
-) -> Iterator[tuple[np.ndarray, ...]]:
+def batches(arrays: Sequence[np.ndarray], batch_size: int, *, seed: int) -> Iterator[tuple]:
     """One shuffled pass over arrays (N, …) of equal length, as tuples of arrays (batch_size, …).
 
     The last incomplete batch is dropped. ValueError for unequal lengths or an impossible size.
@@ -127,10 +123,9 @@ def _classes(digits: Iterable[int]) -> list[int]:
 @functools.cache
 def _whole(name: str, folder: Path, mirror: str, wanted: str) -> Dataset | str:
     """The dataset, or why it cannot be had; either way it is said, and stays so, once a process."""
-    if name == "mnist" and wanted == "digits":
-        print("labkit: LABKIT_DATASET=digits, so these are the small digits, not MNIST.")
-        name = "digits"
-    if name == "digits":
+    if name == "digits" or (name, wanted) == ("mnist", "digits"):
+        if name == "mnist":
+            print("labkit: LABKIT_DATASET=digits, so these are the small digits, not MNIST.")
         return _small_digits()
     try:
         return _decoded(name, download.fetch(name, folder, mirror))
@@ -160,15 +155,13 @@ def _decoded(name: str, found: dict[str, bytes]) -> Dataset:
 
 @functools.cache
 def _small_digits() -> Dataset:
-    """scikit-learn's digits, 20×20 (bicubic) in a frame of 4; 1500 to train, 297 to test.
-
-    The split is a fixed permutation; RandomState's is the same in every version of NumPy.
-    """
+    """scikit-learn's digits, 20×20 (bicubic) in a frame of 4; 1500 to train and 297 to test, by a
+    permutation that is the same in every version of NumPy."""
     from PIL import Image
     from sklearn.datasets import load_digits
 
     small, labels = load_digits(return_X_y=True)
-    small = [Image.fromarray(image) for image in small.reshape(-1, 8, 8).astype(np.float32) / 16]
+    small = map(Image.fromarray, small.reshape(-1, 8, 8).astype(np.float32) / 16)
     large = [np.asarray(image.resize((20, 20), Image.Resampling.BICUBIC)) for image in small]
     images = np.pad(np.clip(large, 0, 1), ((0, 0), (4, 4), (4, 4)))
     order = np.random.RandomState(0).permutation(len(images))
@@ -184,8 +177,9 @@ def _dataset(name: str, *arrays: np.ndarray) -> Dataset:
 
 def _banner(text: str) -> str:
     """The text in a box, below what the reader has to know first."""
-    first = "NOT MNIST: these are the 1,797 small digits that come with scikit-learn."
-    lines = [first, *text.splitlines()]
-    rows = [row for line in lines for row in textwrap.wrap(line, 80, subsequent_indent="  ")]
+    text = f"NOT MNIST: these are the 1,797 small digits that come with scikit-learn.\n{text}"
+    rows = [
+        row for line in text.splitlines() for row in textwrap.wrap(line, 80, subsequent_indent="  ")
+    ]
     edge = "━" * 82
     return "\n".join([f"┏{edge}┓", *(f"┃ {row:<80} ┃" for row in rows), f"┗{edge}┛"])

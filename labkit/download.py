@@ -1,8 +1,5 @@
-"""The four files of a dataset: from the data folder, from LABKIT_MIRROR, or from the internet.
-
-Only the official files of `datasets.toml` are used, byte for byte. The process's standard output
-and its settings for sockets are left alone, so this may run in any thread.
-"""
+"""The four official files of a dataset, as `datasets.toml` lists them: from the data folder, from
+LABKIT_MIRROR, or from the internet. All this may run in any thread."""
 
 import hashlib
 import re
@@ -23,13 +20,8 @@ from labkit import files
 
 DATASETS = tomllib.loads(resources.files("labkit").joinpath("datasets.toml").read_text("utf-8"))
 TIMEOUT = 5  # seconds a server may take to connect, or to send the next bytes
-STALL, STEP = 10, 32_768  # seconds in which so many bytes have to come, or the last one
-DEADLINE = 300  # seconds for everything
+STALL, STEP, DEADLINE = 10, 32_768, 300  # seconds for so many bytes, and seconds for everything
 ABSENT = "the files are not there"
-
-
-class WrongContent(OSError):
-    """A file is not the official one."""
 
 
 def settings() -> tuple[Path, str, str]:
@@ -47,26 +39,23 @@ def settings() -> tuple[Path, str, str]:
 
 
 def stored(name: str, folder: Path, say: Callable = print) -> dict[str, bytes]:
-    """Those of the four files that are in the data folder; `say` gets a line for each bad one."""
+    """Those of the four files that are in the data folder; `say` gets a line for each wrong one."""
     found, official = {}, DATASETS[name]["files"]
-    places = [folder / f"labkit-{name}", folder / name]
-    places += [folder / DATASETS[name]["torchvision"] / "raw"] + [folder] * (name == "mnist")
-    for path in (place / file for place in places for file in official):
+    places = [f"labkit-{name}", name, f"{DATASETS[name]['torchvision']}/raw", "."]
+    for path in (folder / p / f for p in places[: 3 + (name == "mnist")] for f in official):
         try:
             if path.name not in found and path.is_file():
                 size, md5 = official[path.name]
                 with path.open("rb") as file:
-                    found[path.name] = _checked(file.read(size + 1), size, md5)
+                    found[path.name] = _checked(path.name, file.read(size + 1), size, md5)
         except OSError as error:
-            say(f"labkit: {path.name} of {name} in LABKIT_DATA is not used: {_reason(error)}.")
+            say(f"labkit: {name} is not from LABKIT_DATA: {_reason(error)}.")
     return found
 
 
 def fetch(name: str, folder: Path, mirror: str) -> dict[str, bytes]:
-    """The four files by name, each from the first place that has it, and kept in `folder`.
-
-    Raises ConnectionError, which says for each place why it has not.
-    """
+    """The four files by name, each from the first place that has it, and kept in `folder`; or a
+    ConnectionError, which says for each place why it failed."""
     found, official = stored(name, folder), DATASETS[name]["files"]
     reasons, end = {}, time.monotonic() + DEADLINE
     for label, address, opener in _sources(name, mirror):
@@ -76,33 +65,34 @@ def fetch(name: str, folder: Path, mirror: str) -> dict[str, bytes]:
             files.say_once(f"labkit: downloading {name} …")
         try:
             for file in [file for file in official if file not in found]:
-                size, md5 = official[file]
-                body = _download(opener, f"{address}/{file}", size, end)
-                found[file] = _checked(body, size, md5)
+                body = _download(opener, f"{address}/{file}", official[file][0], end)
+                found[file] = _checked(file, body, *official[file])
                 path = folder / f"labkit-{name}" / file
                 with files.optional(f"a copy of {name}", "LABKIT_DATA"), files.whole(path) as copy:
                     copy.write(body)
+            reasons.pop(label, None)
         except Exception as error:
             reasons[label] = _reason(error)
-            if isinstance(error, WrongContent):
-                print(f"labkit: {file} of {name} from {label} is not used: {reasons[label]}.")
+    lines = [f"- {label}: {reason}" for label, reason in reasons.items()]
     if len(found) < len(official):
-        raise ConnectionError("\n".join(f"- {label}: {why}" for label, why in reasons.items()))
+        raise ConnectionError("\n".join(lines))
+    if lines:
+        print(f"labkit: {name} came from elsewhere, since these failed:", *lines, sep="\n")
     return found
 
 
-def _checked(body: bytes, size: int, md5: str) -> bytes:
+def _checked(file: str, body: bytes, size: int, md5: str) -> bytes:
     if len(body) == size and hashlib.md5(body, usedforsecurity=False).hexdigest() == md5:
         return body
-    if body.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"<"):
-        raise WrongContent("it is a web page; log in to this network, or correct the address")
     what = "wrong checksum" if len(body) == size else f"{len(body):,} bytes where {size:,} belong"
-    raise WrongContent(f"it is damaged or another file ({what})")
+    if body.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"<"):
+        what = "a web page: log in to this network, or correct the address"
+    raise OSError(f"{file} is not the official file ({what})")
 
 
 def _sources(name: str, mirror: str) -> Iterator[tuple[str, str, request.OpenerDirector]]:
-    """What to call it, an address to try there, and what opens it; LABKIT_MIRROR is asked without
-    a proxy first, since a proxy may not reach a machine in the same room."""
+    """What to call it, an address there, what opens it. LABKIT_MIRROR may be in the same room,
+    where no proxy reaches it, so it is asked without one first."""
     if mirror:
         parts, login = urlsplit(mirror), []
         mirror = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
@@ -124,23 +114,19 @@ def _proxy(address: str) -> str:
     """The proxy that the environment names for an address, in words, without its password."""
     scheme, host = urlsplit(address)[:2]
     proxy = request.getproxies().get(scheme, "").rstrip("/")
-    bypassed = not proxy or request.proxy_bypass(host)
-    return "" if bypassed else " through the proxy " + re.sub(r".*(//|@)", "", proxy)
+    proxy = "" if request.proxy_bypass(host) else re.sub(r".*(//|@)", "", proxy)
+    return proxy and f" through the proxy {proxy}"
 
 
 def _download(opener: request.OpenerDirector, url: str, size: int, end: float) -> bytes:
-    """At most one byte more than `size`; TimeoutError if too little comes, or after `end`.
-
-    In a thread, since neither DNS nor a server that drips bytes obeys a socket's timeout; if it is
-    given up, it ends at its next byte.
-    """
+    """At most one byte more than `size`; TimeoutError if too little comes, or after `end`. In a
+    thread, since neither DNS nor a server that drips bytes obeys a socket's timeout."""
     body, failures, over = bytearray(), [], threading.Event()
-    size += 1
 
     def work():
         try:
             with opener.open(url, timeout=TIMEOUT) as response:
-                while not over.is_set() and (part := response.read1(min(STEP, size - len(body)))):
+                while not over.is_set() and (part := response.read1(size + 1 - len(body))):
                     body.extend(part)
         except Exception as error:
             failures.append(error)
@@ -148,15 +134,14 @@ def _download(opener: request.OpenerDirector, url: str, size: int, end: float) -
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     seen, until = -STEP, 0.0
-    try:
-        while thread.is_alive():
-            if len(body) >= seen + STEP:
-                seen, until = len(body), min(end, time.monotonic() + STALL)
-            if time.monotonic() > until:
-                raise TimeoutError("timed out")
-            thread.join(0.1)
-    finally:
-        over.set()
+    while thread.is_alive():
+        if len(body) >= seen + STEP:
+            seen, until = len(body), min(end, time.monotonic() + STALL)
+        if time.monotonic() > until:
+            failures.append(TimeoutError("timed out"))
+            break
+        thread.join(0.1)
+    over.set()
     if failures:
         raise failures[0]
     return bytes(body)
@@ -165,10 +150,10 @@ def _download(opener: request.OpenerDirector, url: str, size: int, end: float) -
 def _reason(error: Exception) -> str:
     """One line without an address, a password or a path of this machine."""
     if isinstance(error, HTTPError):
-        named = f"HTTP error {error.code}, {responses.get(error.code, 'unknown')}"
-        named = "it redirects in a circle" if "infinite loop" in error.reason else named
+        circle = "infinite loop" in error.reason and "it redirects in a circle"
+        named = circle or f"HTTP error {error.code}, {responses.get(error.code, 'unknown')}"
         return ABSENT if error.code == 404 else named
     error = error.reason if isinstance(error, URLError) else error
-    text = ABSENT if isinstance(error, FileNotFoundError) else getattr(error, "strerror", None)
-    text = text or str(error) or type(error).__name__
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    text = ABSENT if isinstance(error, FileNotFoundError) else text
     return "".join(c for c in text if c.isprintable())[:200]

@@ -26,20 +26,17 @@ def setting(name: str) -> str:
 
 
 def folder(name: str, default: Callable[[str], str] | str) -> Path:
-    """The folder that a variable names, `~` expanded, absolute; `default` if it is not set.
-
-    `default` may be a function of platformdirs. Raises ValueError if there is a file of that name.
-    For a user without a home it is a place where nothing can be kept.
-    """
-    nowhere = os.path.join(os.devnull, "no home")
+    """The folder that a variable names, `~` expanded, absolute; else `default`, which may be a
+    function of platformdirs. Without a home, a place where nothing can be kept. ValueError if there
+    is a file of that name."""
     chosen = os.path.expanduser(os.path.expandvars(setting(name)))
-    try:
-        chosen = chosen or (default("labkit") if callable(default) else default)
-    except RuntimeError:
-        chosen = nowhere
+    with contextlib.suppress(RuntimeError):
+        chosen = chosen or str(default("labkit") if callable(default) else default)
+    if not chosen or chosen.startswith("~"):
+        chosen = os.path.join(os.devnull, "no home")
     if os.path.isfile(chosen):
         raise ValueError(f"{name} must name a folder, and there is a file of that name")
-    return Path(os.path.abspath(nowhere if chosen.startswith("~") else chosen))
+    return Path(os.path.abspath(chosen))
 
 
 def cache() -> Path:
@@ -49,21 +46,18 @@ def cache() -> Path:
 
 @contextlib.contextmanager
 def optional(what: str, variable: str) -> Iterator[None]:
-    """Keep something that the course can do without: if that fails, say so once and go on."""
+    """Keep what the course can do without; if that fails, say so once and go on."""
     try:
         yield
     except OSError as error:
-        why = error.strerror or str(error)
+        why = error.strerror or error
         say_once(f"labkit: {what} cannot be kept ({why}); {variable} names the folder.")
 
 
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[BinaryIO]:
-    """A binary file to write that gets its name only once it is whole, and on the disk.
-
-    An exception on the way leaves whatever was there before, and nothing else; what a killed
-    process left is removed an hour later, when the same file is written again.
-    """
+    """A binary file to write that gets its name only once it is whole, and on the disk; else all
+    stays as it was. What a killed process left goes when the file is written an hour later."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{path.name}-*.tmp"):
         with contextlib.suppress(OSError):

@@ -3,7 +3,6 @@
 import importlib.metadata
 import os
 import platform
-import tempfile
 import tomllib
 from importlib import resources
 
@@ -43,18 +42,17 @@ def start(notebook: str) -> None:
     if not jax.config.jax_compilation_cache_dir:
         with files.optional("compiled functions", "LABKIT_CACHE"):
             folder = files.cache() / "jax"
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder) as file:  # can it be written?
+            with files.whole(folder / "writable") as file:
                 file.write(bytes(4096))
             jax.config.update("jax_compilation_cache_dir", str(folder))
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     # A GPU's shortcut for float32 products (TF32) would blur identities that the book checks.
     jax.config.update("jax_default_matmul_precision", "float32")
     plot.use_style()
-    dataset = data.load("mnist")
+    source = data.load("mnist").source
     print(f"device    {device()}")
     print("versions  " + ", ".join(f"{name} {v}" for name, v in versions().items()))
-    print(f"dataset   {dataset.source}")
+    print(f"dataset   {source}")
     print(f"Run all   {expected_time(notebook)}")
     picture = resources.files("labkit").joinpath("pictures", f"{notebook}.png")
     if picture.is_file():

@@ -4,9 +4,8 @@ It says what a picture looks like to someone who did not make it: which digit, h
 far a set of pictures lies from real ones (a Fréchet distance in its features). It was trained on
 clean digits only, so it has an opinion about noise as well: a high agreement alone is no quality.
 
-    judged = judge.load()                        # its weights come with labkit
-    judged.score(images, labels)                 # agreement, confidence, entropy, sample size
-    judged.frechet(images, digits.test_images)   # distance and both sample sizes
+    judged = judge.load()
+    print(judged.score(images, labels), judged.frechet(images, digits.test_images))
 """
 
 import hashlib
@@ -130,27 +129,26 @@ def load(dataset: data.Dataset | None = None, *, train: bool = False, seed: int 
     if not train and shipped.is_file():
         with np.load(io.BytesIO(shipped.read_bytes()), allow_pickle=False) as file:
             weights = {name: file[name] for name in file.files}
-        accuracy, origin = float(weights.pop("accuracy")), str(weights.pop("fingerprint"))
-        if origin == _fingerprint(dataset, seed):
-            return Judge(
-                {k: w.astype(np.float32) for k, w in weights.items()}, dataset.name, accuracy
-            )
+        accuracy = float(weights.pop("accuracy"))
+        if str(weights.pop("fingerprint")) == _fingerprint(dataset, seed):
+            weights = {name: np.float32(weight) for name, weight in weights.items()}
+            return Judge(weights, dataset.name, accuracy)
     print(f"labkit: training the judge on {dataset.name} …", flush=True)
-    return _measured(_train(dataset, seed), dataset)
+    return _judge(_train(dataset, seed), dataset)
 
 
 def export(folder: str | Path) -> None:
-    """Train the judges that come with labkit, and write their weights (float16) into a folder."""
+    """Train the judges that come with labkit; write their weights (float16) into a folder."""
     for dataset in (data.load("mnist"), data.load("digits")):
-        weights = {k: w.astype(np.float16) for k, w in _train(dataset, seed=0).items()}
-        judge = _measured({k: w.astype(np.float32) for k, w in weights.items()}, dataset)
-        about = {"accuracy": judge.accuracy, "fingerprint": _fingerprint(dataset, seed=0)}
+        weights = {name: np.float16(weight) for name, weight in _train(dataset, 0).items()}
+        judge = _judge({name: np.float32(weight) for name, weight in weights.items()}, dataset)
+        about = {"accuracy": judge.accuracy, "fingerprint": _fingerprint(dataset, 0)}
         with files.whole(Path(folder, f"judge-{dataset.name}.npz")) as file:
             np.savez_compressed(file, **weights, **about)
         print(judge)
 
 
-def _measured(weights: dict[str, np.ndarray], dataset: data.Dataset) -> Judge:
+def _judge(weights: dict[str, np.ndarray], dataset: data.Dataset) -> Judge:
     judge = Judge(weights, dataset.name, 0.0)
     score = judge.score(dataset.test_images, dataset.test_labels)
     return judge._replace(accuracy=score.agreement)
@@ -261,10 +259,8 @@ def _checked_images(images) -> Float[np.ndarray, "n 784"]:
         raise ValueError("some pixels are NaN or infinite")
     low, high = images.min(), images.max()
     if low < -1e-3 or high > 1 + 1e-3:
-        raise ValueError(
-            f"pixels lie between {low:.2f} and {high:.2f}, the judge reads [0, 1]: undo the "
-            "standardising (image * std + mean) and clip"
-        )
+        span = f"pixels lie between {low:.2f} and {high:.2f}, the judge reads [0, 1]"
+        raise ValueError(f"{span}: undo the standardising (image * std + mean) and clip")
     return images.reshape(len(images), 784)
 
 
@@ -276,11 +272,5 @@ def _checked_labels(labels, n: int) -> Int[np.ndarray, " n"]:
             f"{labels.shape}; one-hot labels need .argmax(axis=1)"
         )
     if labels.min() < 0 or labels.max() > 9:
-        raise ValueError(
-            f"labels must lie in 0 … 9; they run from {labels.min()} to {labels.max()}"
-        )
+        raise ValueError(f"labels must lie in 0 … 9, not {labels.min()} to {labels.max()}")
     return labels
-
-
-if __name__ == "__main__":
-    export(Path(__file__).with_name("recorded"))
