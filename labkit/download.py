@@ -21,7 +21,7 @@ from labkit import files
 DATASETS = tomllib.loads(resources.files("labkit").joinpath("datasets.toml").read_text("utf-8"))
 TIMEOUT = 5  # seconds a server may take to connect, or to send the next bytes
 STALL, STEP, DEADLINE = 10, 32_768, 300  # seconds for so many bytes, and seconds for everything
-ABSENT = "the files are not there"
+ABSENT = "No such file or directory"
 
 
 def settings() -> tuple[Path, str, str]:
@@ -31,10 +31,8 @@ def settings() -> tuple[Path, str, str]:
     if dataset not in ("", "mnist", "digits"):
         raise ValueError(f"LABKIT_DATASET must be 'mnist' or 'digits' (or not set): {dataset!r}")
     if mirror and not re.fullmatch(r"(https?://([^/]*@)?[^/@?#\s]+|file://)(/[^?#\s]*)?", mirror):
-        raise ValueError(
-            "LABKIT_MIRROR must be the address of a folder, http://…, https://… or file:///…, "
-            "without ?, # or blanks"
-        )
+        good = "http://…, https://… or file:///…, without ?, # or blanks"
+        raise ValueError(f"LABKIT_MIRROR must be the address of a folder, {good}")
     return folder, mirror, dataset
 
 
@@ -81,6 +79,13 @@ def fetch(name: str, folder: Path, mirror: str) -> dict[str, bytes]:
     return found
 
 
+def copy(name: str, target: str) -> None:
+    """Write the four files into a folder: torchvision looks for MNIST's in `MNIST/raw`."""
+    for file, body in fetch(name, *settings()[:2]).items():
+        with files.whole(Path(target, file)) as out:
+            out.write(body)
+
+
 def _checked(file: str, body: bytes, size: int, md5: str) -> bytes:
     if len(body) == size and hashlib.md5(body, usedforsecurity=False).hexdigest() == md5:
         return body
@@ -94,15 +99,13 @@ def _sources(name: str, mirror: str) -> Iterator[tuple[str, str, request.OpenerD
     """What to call it, an address there, what opens it. LABKIT_MIRROR may be in the same room,
     where no proxy reaches it, so it is asked without one first."""
     if mirror:
-        parts, login = urlsplit(mirror), []
+        parts, known = urlsplit(mirror), request.HTTPPasswordMgrWithPriorAuth()
         mirror = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-        if parts.username:
-            known = request.HTTPPasswordMgrWithPriorAuth()
-            user = unquote(parts.username), unquote(parts.password or "")
-            known.add_password(None, mirror, *user, is_authenticated=True)
-            login = [request.HTTPBasicAuthHandler(known)]
-        openers = {"": request.build_opener(request.ProxyHandler({}), *login)}
-        openers[_proxy(mirror)] = request.build_opener(*login)  # the same if there is no proxy
+        user = unquote(parts.username or ""), unquote(parts.password or "")
+        known.add_password(None, mirror, *user, is_authenticated=bool(parts.username))
+        login = request.HTTPBasicAuthHandler(known)
+        openers = {"": request.build_opener(request.ProxyHandler({}), login)}
+        openers[_proxy(mirror)] = request.build_opener(login)  # the same if there is no proxy
         for proxy, opener in openers.items():
             for folder in (f"/{name}", f"/labkit-{name}", "")[: 2 + (name == "mnist")]:
                 yield f"LABKIT_MIRROR{proxy}", mirror + folder, opener
@@ -138,10 +141,9 @@ def _download(opener: request.OpenerDirector, url: str, size: int, end: float) -
         if len(body) >= seen + STEP:
             seen, until = len(body), min(end, time.monotonic() + STALL)
         if time.monotonic() > until:
-            failures.append(TimeoutError("timed out"))
-            break
+            over.set()
+            raise TimeoutError("timed out")
         thread.join(0.1)
-    over.set()
     if failures:
         raise failures[0]
     return bytes(body)
@@ -155,5 +157,4 @@ def _reason(error: Exception) -> str:
         return ABSENT if error.code == 404 else named
     error = error.reason if isinstance(error, URLError) else error
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    text = ABSENT if isinstance(error, FileNotFoundError) else text
     return "".join(c for c in text if c.isprintable())[:200]

@@ -14,10 +14,10 @@ _said: set[str] = set()
 
 
 def say_once(text: str) -> None:
-    """Print what concerns the whole session the first time only."""
+    """Print what concerns the whole session, the first time."""
     if text not in _said:
-        _said.add(text)
         print(text, flush=True)
+    _said.add(text)
 
 
 def setting(name: str) -> str:
@@ -32,8 +32,7 @@ def folder(name: str, default: Callable[[str], str] | str) -> Path:
     chosen = os.path.expanduser(os.path.expandvars(setting(name)))
     with contextlib.suppress(RuntimeError):
         chosen = chosen or str(default("labkit") if callable(default) else default)
-    if not chosen or chosen.startswith("~"):
-        chosen = os.path.join(os.devnull, "no home")
+    chosen = os.devnull + "/no home" if chosen[:1] in ("", "~") else chosen
     if os.path.isfile(chosen):
         raise ValueError(f"{name} must name a folder, and there is a file of that name")
     return Path(os.path.abspath(chosen))

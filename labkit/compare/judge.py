@@ -177,8 +177,7 @@ def frechet_distance(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"]) -
 
 
 def _patches(x: Float[Array, "n h w c"], size: int, stride: int) -> Float[Array, "n k l p"]:
-    """All size×size windows, flattened: a convolution becomes one matrix product, which JAX
-    computes several times faster on a CPU than the convolution itself."""
+    """All size×size windows, flattened: one product, which a CPU computes faster."""
     end = x.shape[1] - size + 1
     windows = [x[:, i : i + end : stride, j : j + end : stride] for i, j in np.ndindex(size, size)]
     return jnp.concatenate(windows, axis=-1)
