@@ -1,21 +1,21 @@
 """Checkpoints of a training run, from which `fit` resumes bit for bit.
 
     checkpoints = Checkpoints("checkpoints/04", every=100 * iterations_per_epoch)
-    state, history = fit(step, state, data, ..., checkpoints=checkpoints)  # again: it resumes
-    state, history = checkpoints.restore(state, iteration)                 # an earlier moment
+    state, history = fit(step, start, data, ..., checkpoints=checkpoints)  # again: it resumes
+    state, history = checkpoints.restore(start, iteration)                 # an earlier moment
 
-One file holds what the rest of the run depends on (every array of the state, the iteration, the
-history) and what the run is: a checksum, a line of JSON, the arrays as Equinox serialises them.
+Each is one file: a checksum, a line of JSON that says which run it is, the arrays of the state and
+of the history, as Equinox serialises them.
 """
 
 import contextlib
 import hashlib
 import io
 import json
+import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import equinox as eqx
 import filelock
@@ -27,7 +27,7 @@ from jaxtyping import PyTree
 from labkit.files import whole
 from labkit.history import History
 
-STEP = "step with its rates and schedules (checksum)"
+ARRAY, KEY, STEP = jax.Array | np.ndarray, jax.dtypes.prng_key, "step or its rates"
 
 
 class Mismatch(ValueError):
@@ -38,18 +38,11 @@ class Damaged(OSError):
     """A checkpoint's content is not what was written."""
 
 
-class Busy(RuntimeError):
-    """Another training uses the folder."""
-
-
 class Checkpoints:
-    """A folder of checkpoints of one training run.
+    """A folder of checkpoints of one training run, made if it is missing; it may be on Drive.
 
-    path: the folder, made if it is missing; on Colab it may be on Drive.
-    every: a checkpoint is saved after each `every` iterations.
-    keep: how many of the newest are kept.
-
-    Raises ValueError for `every` or `keep` below 1.
+    A checkpoint is saved after each `every` iterations; the newest `keep` are kept. Raises
+    ValueError if one of the two is below 1.
     """
 
     def __init__(self, path: str | Path, *, every: int, keep: int = 10):
@@ -60,14 +53,13 @@ class Checkpoints:
     @property
     def iterations(self) -> list[int]:
         """After which iterations there are checkpoints, oldest first."""
-        return sorted(int(f.stem) for f in self.path.glob("*.checkpoint") if f.stem.isdecimal())
+        names = os.listdir(self.path) if self.path.exists() else []
+        return sorted(int(n[:-11]) for n in names if re.fullmatch("[0-9]+[.]checkpoint", n))
 
     def restore(self, like: PyTree, iteration: int) -> tuple[PyTree, History]:
-        """The state after `iteration`, and the history until then.
+        """The state after `iteration` and the history until then; `like` is a state, say the start.
 
-        `like` is a state of the same structure (a fresh one will do): its arrays are replaced.
-        Raises ValueError if there is no such checkpoint, `Mismatch` if its state has another
-        structure, `Damaged` if its checksum is wrong.
+        Raises ValueError if there is no such checkpoint, `Mismatch` if its state has other arrays.
         """
         if iteration not in self.iterations:
             raise ValueError(f"{self.path} has no checkpoint {iteration}, only {self.iterations}.")
@@ -77,160 +69,121 @@ class Checkpoints:
     def training(self, state: PyTree, total: int, *run) -> Iterator[tuple[int, PyTree, History]]:
         """Hold the folder for a run; give (iteration, state, history) to go on from. For `fit`.
 
-        Raises `Busy` if another training holds it, `Mismatch` if its checkpoints are of another run
-        or of more than `total` iterations, and OSError if it cannot be used. Damaged checkpoints
-        are reported and renamed; no other file is touched. `run`: see `_identity`.
+        Raises RuntimeError if another training holds it, `Mismatch` if it holds another run or more
+        iterations, OSError if it cannot be used. Damaged checkpoints are reported and renamed.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         try:
             held = filelock.FileLock(self.path / ".lock").acquire(timeout=0)
         except filelock.Timeout:
-            raise Busy(f"Another training, perhaps in another notebook, saves to {self.path}. "
-                       "Wait for its end, stop it, or give another folder.") from None  # fmt: skip
+            raise RuntimeError(f"Another training, in this process or another, uses {self.path}. "
+                               "Wait, stop it, or give another folder.") from None  # fmt: skip
         with held:
             for unfinished in self.path.glob(".*.checkpoint-*.tmp"):  # of a run that was killed
                 unfinished.unlink()
             self._run, self._failing = _identity(state, *run), False
-            begin = 0, state, History({}, {}, 0.0, 0.0)
+            found = 0, state, History({}, {}, 0.0, 0.0)
             for iteration in reversed(self.iterations):
                 try:
-                    *begin, note = iteration, *self._read(iteration, state, self._run)
+                    *found, note = iteration, *self._read(iteration, state, self._run)
                 except Damaged as damaged:
-                    aside = self._file(iteration).with_suffix(".damaged")
-                    self._file(iteration).replace(aside)
-                    print(f"{damaged}: renamed to {aside.name}, not used.")
+                    self._file(iteration).replace(self.path / f"{iteration}.damaged")
+                    print(f"{damaged}: renamed to {iteration}.damaged, not used.")
                     continue
                 if iteration > total:
-                    raise Mismatch(f"{self.path} holds {iteration} iterations, more than the "
-                                   f"{total} asked for. Ask for as many, or give another folder.")  # fmt: skip
+                    raise Mismatch(f"{self.path} holds {iteration} iterations, more than {total}.")
                 print(f"checkpoint: resuming after iteration {iteration:,} of {total:,}{note}.")
                 break
-            yield begin
+            yield found
 
     def save(self, iteration: int, state: PyTree, history: History) -> None:
-        """Save one checkpoint, then drop those beyond the newest `keep`. For `fit`.
-
-        If it cannot be written, that is printed once, and the earlier checkpoints stay.
-        """
-        tree, arrays = (state, history.metrics, history.evaluations), io.BytesIO()
-        header = [self._run | _kinds(state, iteration), *map(_shapes, tree[1:]), *history[2:]]
-        eqx.tree_serialise_leaves(arrays, tree, filter_spec=_write_leaf)
-        content = json.dumps(header).encode() + b"\n" + arrays.getvalue()
+        """Save one, then drop all but the newest `keep`. A failure is printed, once in a row."""
+        shapes = [{n: (a.shape, str(a.dtype)) for n, a in part.items()} for part in history[:2]]
+        header = [self._run | _kinds(state) | {"iteration": iteration}, *shapes, *history[2:]]
+        leaves = [a for a in jax.tree.leaves((state, history[:2])) if isinstance(a, ARRAY)]
+        leaves = [_raw(a).ravel().view(np.uint8) for a in leaves]  # TypeError for Python objects
+        content = b"\n".join([json.dumps(header).encode(), b"".join(leaves)])
         try:
             with whole(self._file(iteration)) as file:
-                file.write(_checksum([content]).encode() + b"\n" + content)
+                file.write(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
             for old in self.iterations[: -self.keep]:
                 self._file(old).unlink()
             self._failing = False
         except OSError as error:
             if not self._failing:
-                print(f"checkpoint: iteration {iteration:,} could not be saved in {self.path} "
-                      f"({error.strerror}). Training goes on and tries again each time. "
-                      f"Checkpoints so far: {self.iterations}.")  # fmt: skip
+                print(f"checkpoint {iteration} could not be saved in {self.path} ({error.strerror})"
+                      "; the earlier ones are intact. Training goes on.")  # fmt: skip
             self._failing = True
 
     def _file(self, iteration: int) -> Path:
         return self.path / f"{iteration}.checkpoint"
 
     def _read(self, iteration: int, like: PyTree, run: dict) -> tuple[PyTree, History, str]:
-        """State, history and a note on other versions. An OSError in reading is not damage."""
+        """State, history and what else to say. An OSError in reading is not damage."""
         checksum, _, content = self._file(iteration).read_bytes().partition(b"\n")
-        if _checksum([content]).encode() != checksum:
+        if hashlib.sha256(content).hexdigest().encode() != checksum:
             raise Damaged(f"checkpoint {iteration} is damaged (its checksum is wrong)")
         header, _, arrays = content.partition(b"\n")
-        stored, *shapes, seconds, compile_seconds = json.loads(header)
-        note = _compare(self._file(iteration), stored, run | _kinds(like, iteration))
-        empty = [{name: np.empty(*kind) for name, kind in part.items()} for part in shapes]
-        state, *parts = eqx.tree_deserialise_leaves(
-            io.BytesIO(arrays), (like, *empty), filter_spec=_read_leaf
-        )
-        return state, History(*parts, seconds, compile_seconds), note
+        there, *shapes, seconds, compile_seconds = json.loads(header)
+        here = run | _kinds(like) | {"iteration": iteration}
+        names = [n for n in here | there if n in here or n.startswith("state")]
+        names = [n for n in names if there.get(n) != here.get(n)]
+        words = "; ".join(f"{n} is {there.get(n)} there and {here.get(n)} here" for n in names[:3])
+        elsewhere = {"jax", "device", "start", STEP} if {"jax", "device"} & {*names} else set()
+        if {*names} - elsewhere:
+            raise Mismatch(f"{self._file(iteration)} is of another run: {words}. "
+                           "Give another folder, or delete this one.")  # fmt: skip
+        tree = like, *({name: np.empty(*kind) for name, kind in part.items()} for part in shapes)
+        state, *parts = eqx.tree_deserialise_leaves(io.BytesIO(arrays), tree, filter_spec=_load)
+        words = f" ({words}: the last bits may differ)" if words else ""
+        return state, History(*parts, seconds, compile_seconds), words
 
 
-def _compare(file: Path, stored: dict[str, Any], here: dict[str, Any]) -> str:
-    """Raise `Mismatch` if a checkpoint is of another run; a note if it is of other versions."""
-    names = [n for n in here | stored if n in here or n.startswith("state")]
-    names = [n for n in names if stored.get(n) != here.get(n)]
-    words = [f"{n} is {stored.get(n)} there and {here.get(n)} here" for n in names]
-    if set(names) - {"jax", "device"} - ({STEP} if "jax" in names else set()):
-        raise Mismatch(f"{file} is of another run: {'; '.join(words[:3])}. Give another folder, or "
-                       "delete this one to start afresh.")  # fmt: skip
-    return f" ({'; '.join(words)}: the last bits may differ)" if words else ""
-
-
-def _identity(state: PyTree, step, data, key, batch_size, evaluate) -> dict[str, Any]:
-    """All that determines a run besides its state, in types of JSON."""
-    arrays, static = eqx.partition(state, eqx.is_array)
-
-    def once(arrays, batch, key):
-        state, metrics = step(eqx.combine(arrays, static), batch, key)
-        return eqx.filter(state, eqx.is_array), metrics
-
-    batch = jax.tree.map(lambda a: a[:batch_size], data)
-    jaxpr, (_, metrics) = jax.make_jaxpr(once, return_shape=True)(arrays, batch, key)
-    text = re.sub("0x[0-9a-f]+", "", str(jaxpr))  # functions' addresses
+def _identity(state: PyTree, step, data, key, batch_size, evaluate) -> dict[str, object]:
+    """All that determines a run besides the kind of its state, in types of JSON."""
+    batch = jax.tree.map(lambda a: jnp.asarray(a[:batch_size]), data)
+    jaxpr, (_, metrics), _ = eqx.filter_make_jaxpr(step)(state, batch, key)
+    text = re.sub("0x[0-9a-f]+", "", str(jaxpr))  # addresses of functions differ every time
+    captured, jaxprs = [np.frombuffer(text.encode(), np.uint8)], [jaxpr]
+    for this in jaxprs:  # and those inside it: of jit, scan, cond …
+        captured += getattr(this, "consts", ())
+        jaxprs += [j for j in jax.tree.leaves([e.params for e in this.eqns]) if hasattr(j, "eqns")]
     return {
-        "data (checksum)": _checksum(_raw(leaf).tobytes() for leaf in jax.tree.leaves(data)),
+        "start": _checksum(eqx.filter(state, eqx.is_array)),
         "batch_size": batch_size,
         "key": f"{jax.random.key_impl(key)} {jax.random.key_data(key).tolist()}",
+        "data": _checksum(data),
         "metrics": sorted(metrics),
         "evaluations": sorted(evaluate(state)) if evaluate else [],
-        STEP: _checksum([text.encode(), *(_raw(a).tobytes() for a in _captured(jaxpr))]),
+        STEP: _checksum(captured),
         "jax": jax.__version__,
         "device": jax.devices()[0].device_kind,
     }
 
 
-def _captured(jaxpr) -> Iterator:
-    """The arrays that a jaxpr closes over, and those of the jaxprs inside it (of jit, scan, …)."""
-    yield from getattr(jaxpr, "consts", ())
-    for inner in jax.tree.leaves([equation.params for equation in jaxpr.eqns]):
-        if hasattr(inner, "eqns"):
-            yield from _captured(inner)
+def _checksum(arrays: PyTree) -> str:
+    leaves = [_raw(leaf).ravel().view(np.uint8) for leaf in jax.tree.leaves(arrays)]
+    return hashlib.sha256(b"".join(hashlib.sha256(a).digest() for a in leaves)).hexdigest()[:12]
 
 
-def _checksum(parts: Iterable[bytes]) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest()
+def _kinds(state: PyTree) -> dict[str, str]:
+    arrays = eqx.filter(state, lambda leaf: isinstance(leaf, ARRAY))
+    leaves = jax.tree_util.tree_leaves_with_path(arrays)
+    return {f"state{jax.tree_util.keystr(p)}": f"{a.dtype}{[*a.shape]}" for p, a in leaves}
 
 
-def _is_array(leaf) -> bool:
-    return isinstance(leaf, jax.Array | np.ndarray)
+def _raw(array) -> np.ndarray:
+    return np.asarray(jax.random.key_data(array) if jnp.issubdtype(array.dtype, KEY) else array)
 
 
-def _is_key(leaf) -> bool:
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _raw(leaf) -> np.ndarray:
-    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
-
-
-def _kinds(state: PyTree, iteration: int) -> dict[str, Any]:
-    leaves = jax.tree_util.tree_leaves_with_path(eqx.filter(state, _is_array))
-    kinds = {f"state{jax.tree_util.keystr(p)}": f"{a.dtype}{[*a.shape]}" for p, a in leaves}
-    return kinds | {"iteration": iteration}
-
-
-def _shapes(arrays: dict[str, np.ndarray]) -> dict[str, list]:
-    return {name: [a.shape, str(a.dtype)] for name, a in arrays.items()}
-
-
-def _write_leaf(file, leaf) -> None:
-    if _is_array(leaf):
-        file.write(_raw(leaf).tobytes())
-
-
-def _read_leaf(file, leaf) -> Any:
-    """What was written, as what `leaf` is: keys stay keys, weak types weak."""
-    if not _is_array(leaf):
+def _load(file, leaf):
+    """What was saved, as what `leaf` is: a key, of a weak type, NumPy's, or no array."""
+    if not isinstance(leaf, ARRAY):
         return leaf
     raw = _raw(leaf)
     array = np.ndarray(raw.shape, raw.dtype, file.read(raw.nbytes)).copy()
+    if jnp.issubdtype(leaf.dtype, KEY):
+        return jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf))
     if isinstance(leaf, np.ndarray):
         return array
-    if _is_key(leaf):
-        return jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf))
     return leaf.at[...].set(array) if leaf.weak_type else jnp.asarray(array)

@@ -41,9 +41,8 @@ def fit(
     incomplete last batch is left out). With `epoch_key = fold_in(key, epoch)` the shuffle uses
     `fold_in(epoch_key, 0)`, and step i uses `fold_in(epoch_key, i + 1)`.
 
-    Give either `epochs` or `iterations`. `evaluate(state)` runs after each epoch, or after
-    `every` iterations, and once more at the end. `state` may hold anything; its JAX arrays are
-    trained, the rest passes through. The arrays you pass in stay yours (they are copied once).
+    Give either `epochs` or `iterations`. `evaluate(state)` runs after each epoch, or after `every`
+    iterations, and at the end. `state` may hold anything; copies of its JAX arrays are trained.
 
     `checkpoints` saves the run as it goes. If the folder holds checkpoints of the same run,
     training resumes from the newest, says so, and ends with the bits of a run that was never
@@ -92,7 +91,7 @@ def fit(
 
         def look() -> dict[str, np.ndarray]:
             values = {"iteration": done} | evaluate(eqx.combine(arrays, static))
-            evaluations.append({k: np.asarray([v]) for k, v in jax.device_get(values).items()})
+            evaluations.append({k: np.asarray([jax.device_get(v)]) for k, v in values.items()})
             return evaluations[-1]
 
         while done < total:
@@ -115,8 +114,8 @@ def fit(
             seen = metrics[-1] | (look() if evaluate and done % interval == 0 else {})
             if checkpoints and done % checkpoints.every == 0:
                 checkpoints.save(done, eqx.combine(arrays, static), history())
-            shown = {k: f"{np.mean(v):.4g}" for k, v in seen.items() if v.ndim == 1}
-            bar.set_postfix(shown, refresh=False)
+            seen = {k: f"{np.mean(v):.4g}" for k, v in seen.items() if v.ndim == 1}
+            bar.set_postfix(seen, refresh=False)
             bar.update(length)
         if evaluate and not (evaluations and evaluations[-1]["iteration"][-1] == total):
             look()
