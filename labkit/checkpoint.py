@@ -4,8 +4,7 @@
     state, history = fit(step, start, data, ..., checkpoints=checkpoints)  # again: it resumes
     state, history = checkpoints.restore(start, iteration)                 # an earlier moment
 
-Each is one file: a checksum, a line of JSON that says which run it is, the arrays of the state and
-of the history, as Equinox serialises them.
+Each is one file: a checksum, a line of JSON that says which run it is, and the arrays' bytes.
 """
 
 import contextlib
@@ -14,7 +13,6 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import equinox as eqx
@@ -41,8 +39,7 @@ class Damaged(OSError):
 class Checkpoints:
     """A folder of checkpoints of one training run, made if it is missing; it may be on Drive.
 
-    A checkpoint is saved after each `every` iterations; the newest `keep` are kept. Raises
-    ValueError if one of the two is below 1.
+    One is saved after each `every` iterations; the newest `keep` are kept (both 1 or more).
     """
 
     def __init__(self, path: str | Path, *, every: int, keep: int = 10):
@@ -66,7 +63,7 @@ class Checkpoints:
         return self._read(iteration, like, {})[:2]
 
     @contextlib.contextmanager
-    def training(self, state: PyTree, total: int, *run) -> Iterator[tuple[int, PyTree, History]]:
+    def training(self, state: PyTree, total: int, *run):
         """Hold the folder for a run; give (iteration, state, history) to go on from. For `fit`.
 
         Raises RuntimeError if another training holds it, `Mismatch` if it holds another run or more

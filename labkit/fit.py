@@ -1,7 +1,6 @@
 """The training loop that notebook 01 shows, as a function: one compiled scan per epoch."""
 
 import contextlib
-import sys
 import time
 from collections.abc import Callable
 from functools import lru_cache, partial
@@ -10,6 +9,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from IPython import get_ipython
+from IPython.display import display
 from jaxtyping import Array, PRNGKeyArray, PyTree
 from tqdm import tqdm
 
@@ -162,8 +163,6 @@ class _Output:
     encoding, handle, flush = "utf-8", None, lambda self: None
 
     def write(self, text: str) -> None:
-        from IPython.display import display
-
         if text := text.strip():
             show = self.handle.update if self.handle else partial(display, display_id=True)
             self.handle = show({"text/plain": text}, raw=True) or self.handle
@@ -171,7 +170,7 @@ class _Output:
 
 def _bar(total: int, done: int, progress: bool) -> tqdm:
     """A progress bar; in a notebook it stays as one line. TQDM_DISABLE=1 silences it."""
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    where = {"file": _Output(), "ncols": 100} if hasattr(shell, "kernel") else {"leave": False}
+    kernel = hasattr(get_ipython(), "kernel")
+    where = {"file": _Output(), "ncols": 100} if kernel else {"leave": False}
     quiet = {} if progress else {"disable": True}  # if left out, tqdm reads TQDM_DISABLE
     return tqdm(total=total, initial=done, unit="it", miniters=1, **where, **quiet)
