@@ -66,8 +66,7 @@ class Checkpoints:
     def training(self, state: PyTree, total: int, *run):
         """Hold the folder for a run; give (iteration, state, history) to go on from. For `fit`.
 
-        Raises RuntimeError if another training holds it, `Mismatch` if it holds another run or more
-        iterations, OSError if it cannot be used. Damaged checkpoints are reported and renamed.
+        Raises RuntimeError if another training holds it, `Mismatch` if it has another, longer run.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         try:

@@ -170,7 +170,8 @@ class _Output:
 
 def _bar(total: int, done: int, progress: bool) -> tqdm:
     """A progress bar; in a notebook it stays as one line. TQDM_DISABLE=1 silences it."""
-    kernel = hasattr(get_ipython(), "kernel")
-    where = {"file": _Output(), "ncols": 100} if kernel else {"leave": False}
+    where = {"file": _Output(), "ncols": 100} if hasattr(get_ipython(), "kernel") else {}
     quiet = {} if progress else {"disable": True}  # if left out, tqdm reads TQDM_DISABLE
-    return tqdm(total=total, initial=done, unit="it", miniters=1, **where, **quiet)
+    return tqdm(
+        total=total, initial=done, unit="it", miniters=1, leave=bool(where), **where, **quiet
+    )

@@ -248,7 +248,7 @@ def test_a_passing_error_of_reading_is_no_damage(folder, whole):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     lowest = os.dup(0)
     os.close(lowest)
-    for left in range(3):
+    for left in range(2):
         resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + left, hard))
         try:
             with (
