@@ -66,7 +66,7 @@ class Checkpoints:
     def training(self, state: PyTree, total: int, *run):
         """Hold the folder for a run; give (iteration, state, history) to go on from. For `fit`.
 
-        Raises RuntimeError if another training holds it, `Mismatch` if it has another, longer run.
+        Raises RuntimeError if another training holds it, `Mismatch` if it has another run.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         try:

@@ -157,7 +157,7 @@ def _joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {name: np.concatenate([p[name] for p in parts]) for name in (parts[0] if parts else {})}
 
 
-class _Output:
+class _Line:
     """Where tqdm writes in a notebook: one output of plain text, overwritten in place."""
 
     encoding, handle, flush = "utf-8", None, lambda self: None
@@ -170,8 +170,6 @@ class _Output:
 
 def _bar(total: int, done: int, progress: bool) -> tqdm:
     """A progress bar; in a notebook it stays as one line. TQDM_DISABLE=1 silences it."""
-    where = {"file": _Output(), "ncols": 100} if hasattr(get_ipython(), "kernel") else {}
+    where = {"file": _Line(), "ncols": 99} if hasattr(get_ipython(), "kernel") else {"leave": False}
     quiet = {} if progress else {"disable": True}  # if left out, tqdm reads TQDM_DISABLE
-    return tqdm(
-        total=total, initial=done, unit="it", miniters=1, leave=bool(where), **where, **quiet
-    )
+    return tqdm(total=total, initial=done, unit="it", miniters=1, **where, **quiet)
