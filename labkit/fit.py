@@ -1,40 +1,24 @@
-"""The training loop that notebook 01 explains, as a function: one compiled scan per epoch."""
+"""The training loop that notebook 01 shows, as a function: one compiled scan per epoch."""
 
-import math
+import contextlib
 import time
 from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import lru_cache, partial
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from IPython import get_ipython
+from IPython.display import display
 from jaxtyping import Array, PRNGKeyArray, PyTree
 from tqdm import tqdm
 
-if TYPE_CHECKING:
-    from labkit.checkpoint import Folder
+from labkit.history import History
 
 
 class Diverged(ArithmeticError):
     """A metric became NaN or infinite; the message names it, the epoch and the step."""
-
-
-class History(NamedTuple):
-    """What `fit` saw.
-
-    metrics: one value per iteration, each array of shape (iterations, ...).
-    evaluations: one value per evaluation; `evaluations["iteration"]` says after which iteration.
-    seconds: time in compiled training code, in s; neither compiling nor evaluating is in it.
-    compile_seconds: time spent compiling, in s.
-    """
-
-    metrics: dict[str, np.ndarray]
-    evaluations: dict[str, np.ndarray]
-    seconds: float
-    compile_seconds: float
 
 
 def fit(
@@ -48,137 +32,102 @@ def fit(
     iterations: int | None = None,
     evaluate: Callable[[PyTree], dict[str, float]] | None = None,
     every: int | None = None,
-    checkpoints: "Folder | None" = None,
+    checkpoints: "labkit.checkpoint.Checkpoints | None" = None,
     progress: bool = True,
 ) -> tuple[PyTree, History]:
     """Train: `state, metrics = step(state, batch, key)`, over and over; explained in notebook 01.
 
-    `data` is an array, or a tree of arrays, whose first axes have the same length N. It goes to
-    the device once. Each epoch draws a permutation of it and scans over N // batch_size batches
-    in one compiled call (an incomplete last batch is left out). The batch is split over all local
-    devices where batch_size divides by their number, over as many as divide it if not.
+    `data` is an array, or a tree of arrays, with a first axis of the same length N. It goes to the
+    device once. Each epoch shuffles it and scans over N // batch_size batches in compiled code (an
+    incomplete last batch is left out). With `epoch_key = fold_in(key, epoch)` the shuffle uses
+    `fold_in(epoch_key, 0)`, and step i uses `fold_in(epoch_key, i + 1)`.
 
-    Give either `epochs` or `iterations`. `evaluate(state)` runs after each epoch, or after
-    `every` iterations, and once more at the end. `state` may hold anything; its arrays are
-    trained, the rest passes through. The arrays you pass in stay yours (they are copied once).
+    Give either `epochs` or `iterations`. `evaluate(state)` runs after each epoch, or after `every`
+    iterations, and at the end. `state` may hold anything; copies of its JAX arrays are trained.
 
-    `checkpoints`, a `labkit.checkpoint.Folder`, saves the run as it goes. Where the folder holds
-    checkpoints of the same run already, training goes on from the newest, says so, and ends with
-    the very bits of a run that was never interrupted (on the same device, same versions).
+    `checkpoints` saves the run as it goes. If the folder holds checkpoints of the same run,
+    training resumes from the newest, says so, and ends with the bits of a run that was never
+    interrupted (on the same device, with the same versions).
 
-    Returns the trained state and a `History`. Raises ValueError for arguments that do not fit
-    and `Diverged` where a metric is not finite.
+    Returns the trained state and a `History`. Raises ValueError for invalid or inconsistent
+    arguments, `Diverged` if a metric is not finite, and what `Checkpoints.training` raises.
     """
-    examples, per_epoch, total = _plan(data, batch_size, epochs, iterations)
+    examples, per_epoch, total = _lengths(data, batch_size, epochs, iterations)
     if every is not None and every < 1:
         raise ValueError(f"every={every}: evaluate after how many iterations? Give 1 or more.")
     interval = every or per_epoch
+    static = eqx.filter(state, eqx.is_array, inverse=True)
 
-    shards = math.gcd(batch_size, jax.local_device_count())
-    mesh = Mesh(np.array(jax.local_devices()[:shards]), ("batch",))
-    replicated = NamedSharding(mesh, PartitionSpec())
-    split = NamedSharding(mesh, PartitionSpec("batch"))
+    @lru_cache(2)
+    def rows_of(epoch: int) -> np.ndarray:
+        """The examples that each iteration of an epoch takes, (per_epoch, batch_size)."""
+        shuffle_key = jax.random.fold_in(jax.random.fold_in(key, epoch), 0)
+        order = np.asarray(jax.random.permutation(shuffle_key, examples))
+        return order[: per_epoch * batch_size].reshape(per_epoch, batch_size)
 
-    run_name = {
-        "key": jax.random.key_data(key).tolist(),
-        "batch_size": batch_size,
-        "examples": examples,
-    }
-    done, chunks, evaluations, seconds, compile_seconds = 0, [], [], 0.0, 0.0
-    resumed = checkpoints.resume(state, total, run_name) if checkpoints else None
-    if resumed:
-        done, state, past = resumed
-        chunks = [past.metrics]
-        rows = _unstack(past.evaluations)  # one at the end of a shorter run is not this run's
-        evaluations = [r for r in rows if r["iteration"] % interval == 0 or done == total]
-        seconds, compile_seconds = past.seconds, past.compile_seconds
-
-    arrays, static = eqx.partition(state, eqx.is_array)
-    arrays = jax.device_put(jax.tree.map(jnp.copy, arrays), replicated)
-    data = jax.device_put(data, replicated)
-    key = jax.device_put(key, replicated)
-
-    @partial(jax.jit, out_shardings=replicated)
-    def permutation(key, epoch):
-        return jax.random.permutation(
-            jax.random.fold_in(jax.random.fold_in(key, epoch), 0), examples
-        )
-
-    began = time.perf_counter()
-    permutation = permutation.lower(key, np.int32(0)).compile()
-    compile_seconds += time.perf_counter() - began
-
-    def rows_of(first: int, last: int) -> np.ndarray:
-        """Which examples the iterations first … last-1 take, (last - first, batch_size)."""
-        parts = []
-        for epoch in range(first // per_epoch, (last - 1) // per_epoch + 1):
-            if epoch not in orders:
-                orders.clear()
-                orders[epoch] = np.asarray(permutation(key, np.int32(epoch)))[
-                    : per_epoch * batch_size
-                ]
-            begin = epoch * per_epoch
-            order = orders[epoch].reshape(per_epoch, batch_size)
-            parts.append(order[max(first - begin, 0) : last - begin])
-        return np.concatenate(parts)
-
-    @partial(jax.jit, donate_argnums=0, out_shardings=replicated)
+    @partial(jax.jit, donate_argnums=0)
     def run(arrays, data, key, rows, iterations):
         def body(arrays, now):
             rows, iteration = now
-            batch = jax.tree.map(lambda a: jax.lax.with_sharding_constraint(a[rows], split), data)
             epoch_key = jax.random.fold_in(key, iteration // per_epoch)
             step_key = jax.random.fold_in(epoch_key, iteration % per_epoch + 1)
+            batch = jax.tree.map(lambda a: a[rows], data)
             state, metrics = step(eqx.combine(arrays, static), batch, step_key)
             return eqx.filter(state, eqx.is_array), metrics
 
         return jax.lax.scan(body, arrays, (rows, iterations))
 
-    def history() -> History:
-        metrics = _stack(chunks, np.concatenate)
-        return History(metrics, _stack(evaluations, np.stack), seconds, compile_seconds)
+    past = contextlib.nullcontext((0, state, History({}, {}, 0.0, 0.0)))
+    if checkpoints:
+        past = checkpoints.training(state, total, step, data, key, batch_size, evaluate)
+    with past as (done, state, past), _bar(total, done, progress) as bar:
+        metrics = [past.metrics] if done else []
+        evaluations = [past.evaluations] if past.evaluations else []
+        seconds, compile_seconds, compiled = past.seconds, past.compile_seconds, {}
+        arrays = jax.tree.map(jnp.copy, eqx.filter(state, eqx.is_array))
+        data, key = jax.device_put((data, key))
 
-    orders, compiled = {}, {}
-    quiet = {} if progress else {"disable": True}  # left out, TQDM_DISABLE=1 has its say
-    with tqdm(total=total, initial=done, unit="it", leave=False, **quiet) as bar:
+        def history() -> History:
+            return History(_joined(metrics), _joined(evaluations), seconds, compile_seconds)
+
+        def look() -> dict[str, np.ndarray]:
+            values = {"iteration": done} | evaluate(eqx.combine(arrays, static))
+            evaluations.append({k: np.asarray([jax.device_get(v)]) for k, v in values.items()})
+            return evaluations[-1]
+
         while done < total:
             length = min(interval - done % interval, total - done)
             if checkpoints:
                 length = min(length, checkpoints.every - done % checkpoints.every)
             began = time.perf_counter()
-            rows, iterations = rows_of(done, done + length), np.arange(done, done + length)
-            arguments = arrays, data, key, *jax.device_put((rows, iterations), replicated)
-            seconds += time.perf_counter() - began
+            these = range(done // per_epoch, (done + length - 1) // per_epoch + 1)
+            rows = np.concatenate([rows_of(epoch) for epoch in these])[done % per_epoch :][:length]
+            arguments = arrays, data, key, rows, np.arange(done, done + length, dtype=np.int32)
             if length not in compiled:
-                began = time.perf_counter()
                 compiled[length] = run.lower(*arguments).compile()
                 compile_seconds += time.perf_counter() - began
-            began = time.perf_counter()
-            arrays, metrics = jax.block_until_ready(compiled[length](*arguments))
+                began = time.perf_counter()
+            arrays, new = jax.block_until_ready(compiled[length](*arguments))
             seconds += time.perf_counter() - began
-            chunks.append(jax.device_get(metrics))
-            _stop_if_not_finite(chunks[-1], done, per_epoch)
+            metrics.append(jax.device_get(new))
+            _stop_if_not_finite(metrics[-1], done, per_epoch)
             done += length
-            shown = {name: float(np.mean(m)) for name, m in chunks[-1].items() if m.ndim == 1}
-            if evaluate and (done % interval == 0 or done == total):
-                values = evaluate(eqx.combine(arrays, static))
-                evaluations.append({"iteration": done} | jax.device_get(values))
-                shown |= {name: float(v) for name, v in values.items() if np.ndim(v) == 0}
+            seen = metrics[-1] | (look() if evaluate and done % interval == 0 else {})
             if checkpoints and done % checkpoints.every == 0:
-                checkpoints.save(done, eqx.combine(arrays, static), history(), run_name)
+                checkpoints.save(done, eqx.combine(arrays, static), history())
+            seen = {k: f"{np.mean(v):.4g}" for k, v in seen.items() if v.ndim == 1}
+            bar.set_postfix(seen, refresh=False)
             bar.update(length)
-            bar.set_postfix({name: f"{value:.4g}" for name, value in shown.items()})
-    return eqx.combine(arrays, static), history()
+        if evaluate and not (evaluations and evaluations[-1]["iteration"][-1] == total):
+            look()
+        return eqx.combine(arrays, static), history()
 
 
-def _plan(data, batch_size, epochs, iterations) -> tuple[int, int, int]:
+def _lengths(data, batch_size, epochs, iterations) -> tuple[int, int, int]:
     """Number of examples, of iterations per epoch and of iterations in all; or a ValueError."""
     lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(data)}
     if len(lengths) != 1 or () in lengths:
-        raise ValueError(
-            "data must be arrays with one first axis of the same length (the examples); "
-            f"their first axes are {sorted(lengths)}."
-        )
+        raise ValueError(f"data need a first axis of the same length (examples), not {lengths}.")
     (examples,) = lengths.pop()
     if not 1 <= batch_size <= examples:
         raise ValueError(f"batch_size={batch_size} must lie between 1 and {examples} examples.")
@@ -187,9 +136,7 @@ def _plan(data, batch_size, epochs, iterations) -> tuple[int, int, int]:
     per_epoch = examples // batch_size
     total = iterations if epochs is None else epochs * per_epoch
     if total < 1:
-        raise ValueError(
-            f"epochs={epochs}, iterations={iterations}: nothing to do; give 1 or more."
-        )
+        raise ValueError(f"epochs={epochs}, iterations={iterations}: both must be 1 or more.")
     return examples, per_epoch, total
 
 
@@ -206,9 +153,23 @@ def _stop_if_not_finite(metrics: dict[str, np.ndarray], done: int, per_epoch: in
             )
 
 
-def _stack(rows: list[dict[str, Any]], join: Callable) -> dict[str, np.ndarray]:
-    return {name: join([row[name] for row in rows]) for name in (rows[0] if rows else {})}
+def _joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([p[name] for p in parts]) for name in (parts[0] if parts else {})}
 
 
-def _unstack(columns: dict[str, np.ndarray]) -> list[dict[str, Any]]:
-    return [dict(zip(columns, row)) for row in zip(*columns.values())]
+class _Line:
+    """Where tqdm writes in a notebook: one output of plain text, overwritten in place."""
+
+    encoding, handle, flush = "utf-8", None, lambda self: None
+
+    def write(self, text: str) -> None:
+        if text := text.strip():
+            show = self.handle.update if self.handle else partial(display, display_id=True)
+            self.handle = show({"text/plain": text}, raw=True) or self.handle
+
+
+def _bar(total: int, done: int, progress: bool) -> tqdm:
+    """A progress bar; in a notebook it stays as one line. TQDM_DISABLE=1 silences it."""
+    where = {"file": _Line(), "ncols": 99} if hasattr(get_ipython(), "kernel") else {"leave": False}
+    quiet = {} if progress else {"disable": True}  # if left out, tqdm reads TQDM_DISABLE
+    return tqdm(total=total, initial=done, unit="it", miniters=1, **where, **quiet)

@@ -45,7 +45,7 @@ BUILD = ROOT / "_build" / "colab"
 # Colab's image of August 2026, as far as labkit and the notebooks meet it; never labkit's extras.
 VERSIONS = """
 ipykernel==6.17.1 ipython==7.34.0 ipywidgets==7.7.1 jax==0.7.2 jaxlib==0.7.2 matplotlib==3.10.0
-numpy==2.1.3 optax==0.2.8 orbax-checkpoint==0.12.4 scikit-learn==1.6.1 tqdm
+numpy==2.1.3 optax==0.2.8 scikit-learn==1.6.1 tqdm filelock
 """.split()
 STAND_INS = {
     "torch": ("2.11.0", {}),

@@ -1,14 +1,17 @@
-"""labkit.fit against plain loops, on one and on eight devices."""
+"""labkit.fit against plain loops, when it is interrupted, and in a notebook."""
 
 import os
-import subprocess
-import sys
+import signal
+import threading
 
 import jax
 import jax.numpy as jnp
+import nbconvert
+import nbformat
 import numpy as np
 import optax
 import pytest
+from nbclient import NotebookClient
 
 from labkit.fit import Diverged, fit
 
@@ -139,7 +142,7 @@ def test_stops_at_the_first_metric_that_is_not_finite(bad):
     [
         (dict(batch_size=BATCH), "either epochs=... or iterations="),
         (dict(batch_size=BATCH, epochs=1, iterations=1), "either epochs=... or iterations="),
-        (dict(batch_size=BATCH, epochs=0), "give 1 or more"),
+        (dict(batch_size=BATCH, epochs=0), "both must be 1 or more"),
         (dict(batch_size=N + 1, epochs=1), "between 1 and 40"),
         (dict(batch_size=0, epochs=1), "between 1 and 40"),
         (dict(batch_size=BATCH, epochs=1, every=0), "evaluate after how many"),
@@ -158,41 +161,28 @@ def test_data_of_unequal_length():
             epochs=1)  # fmt: skip
 
 
-EIGHT = """
-import jax, numpy as np
-from tests.test_fit import problem
-from labkit.fit import fit
-assert jax.local_device_count() == {devices}
-data, step, state = problem()
-seen = []
-def watched(state, batch, key):
-    jax.debug.inspect_array_sharding(batch[0], callback=lambda s: seen.append(len(s.device_set)))
-    return step(state, batch, key)
-trained, history = fit(watched, state, data, key=jax.random.key(1), batch_size={batch}, epochs=4,
-                       progress=False)
-print(seen[0], *history.metrics["loss"].tolist(), *np.asarray(trained["weights"]).tolist())
-"""
+def test_an_interrupt_leaves_the_start_as_it_was():
+    """As ■ does in a notebook: SIGINT while compiling, and while training."""
+    data, step, state = problem()
+    settings = dict(key=jax.random.key(1), batch_size=BATCH, progress=False)
+    expected, _ = fit(step, state, data, iterations=50, **settings)
+    for seconds in (0.1, 0.3, 1.0):
+        timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            timer.start()
+            fit(step, state, data, iterations=10**9, every=100, **settings)
+        trained, _ = fit(step, state, data, iterations=50, **settings)
+        np.testing.assert_array_equal(trained["weights"], expected["weights"])
 
 
-def run_on(devices, batch):
-    environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-    script = EIGHT.format(devices=devices, batch=batch)
-    done = subprocess.run([sys.executable, "-c", script], env=environment, text=True,
-                          capture_output=True, check=False, timeout=300)  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    shards, *numbers = done.stdout.split()
-    return int(shards), [float(number) for number in numbers]
-
-
-def test_eight_devices_give_what_one_gives():
-    shards, numbers = run_on(8, batch=8)
-    assert shards == 8
-    single_shards, single = run_on(1, batch=8)
-    assert single_shards == 1
-    np.testing.assert_allclose(numbers, single, rtol=1e-5)
-
-
-def test_a_batch_that_eight_does_not_divide_uses_fewer_devices():
-    shards, numbers = run_on(8, batch=10)
-    assert shards == 2
-    np.testing.assert_allclose(numbers, run_on(1, batch=10)[1], rtol=1e-5)
+def test_in_a_notebook_progress_is_one_line_of_text():
+    cell = "import test_fit as t\ndata, step, state = t.problem()\n" + (
+        "_ = t.fit(step, state, data, key=t.jax.random.key(0), batch_size=8, epochs=12)"
+    )
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
+    NotebookClient(notebook, resources={"metadata": {"path": os.path.dirname(__file__)}}).execute()
+    (output,) = notebook.cells[0].outputs  # nothing on stderr, which a notebook shows in red
+    assert list(output.data) == ["text/plain"] and output.output_type == "display_data"
+    assert "100%" in output.data["text/plain"] and "60/60" in output.data["text/plain"]
+    page, _ = nbconvert.HTMLExporter().from_notebook_node(notebook)
+    assert page.count("it/s") == 1

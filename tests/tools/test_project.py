@@ -37,7 +37,7 @@ def test_what_colab_preinstalls_satisfies_the_lower_bounds():
     pinned |= {name: version for name, (version, _) in colab.STAND_INS.items()}
     bounds = dict(requirement.split(">=") for requirement in PROJECT["dependencies"])
     missing = bounds.keys() - pinned.keys()
-    assert missing == {"equinox", "jaxtyping", "pillow", "platformdirs", "tqdm"}
+    assert missing == {"equinox", "filelock", "jaxtyping", "pillow", "platformdirs", "tqdm"}
     as_numbers = lambda version: [int(part) for part in version.split(".")]
     for package in bounds.keys() - missing:
         assert as_numbers(bounds[package]) <= as_numbers(pinned[package]), package
