@@ -5,67 +5,70 @@ Each carries alternative text, which travels in the notebook as the picture's `a
 """
 
 import base64
+import hashlib
 import html
 import io
+import json
 import math
-import os
+import string
+import sys
+import traceback
 from collections.abc import Callable, Sequence
+from importlib import resources
 
 import matplotlib.pyplot as plt
 import numpy as np
-from IPython.display import HTML, display
+from IPython import get_ipython
+from IPython.display import display
+from IPython.utils.capture import capture_output
 from jaxtyping import Float
+from matplotlib import rc_params_from_file
 from matplotlib.figure import Figure
 from PIL import Image
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart (yellow left out: too pale).
-BLUE, ORANGE, GREEN, RED, PURPLE, SKY, BLACK = COLOURS = (
-    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#222222",
-)  # fmt: skip
-PAPER = "#fcfcfa"
+from labkit import files
+
+STYLE = rc_params_from_file(
+    str(resources.files("labkit").joinpath("labkit.mplstyle")), use_default_template=False
+)
+COLOURS = STYLE["axes.prop_cycle"].by_key()["color"]
+BLUE, ORANGE, GREEN, RED, PURPLE, SKY, BLACK = COLOURS
+PAPER = STYLE["figure.facecolor"]
+DIVERGED = 1e4  # an energy this many times the first one has exploded
+LABEL = 0.22  # inches above an image for its label
+VIEW = "application/vnd.jupyter.widget-view+json"
 
 
 def use_style() -> None:
-    """Set matplotlib's defaults to the book's one style."""
-    plt.rcParams.update(
-        {
-            "figure.facecolor": PAPER,
-            "axes.facecolor": PAPER,
-            "savefig.facecolor": PAPER,
-            "figure.dpi": 100,
-            "savefig.bbox": "tight",
-            "axes.prop_cycle": plt.cycler(color=COLOURS),
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.grid": True,
-            "grid.color": "#dddddd",
-            "axes.axisbelow": True,
-            "axes.titlesize": 11,
-            "axes.titlelocation": "left",
-            "font.size": 10,
-            "legend.frameon": False,
-            "image.cmap": "gray",
-            "lines.linewidth": 1.8,
-        }
-    )
+    """Set matplotlib's defaults to the book's one style, `labkit/labkit.mplstyle`."""
+    plt.rcParams.update(STYLE)
 
 
 def show(figure: Figure, *, alt: str) -> None:
     """Display a matplotlib figure with alternative text, and close it."""
-    display(_png(figure), metadata={"image/png": {"alt": alt}}, raw=True)
+    _display(_small_png(_pixels(figure)), alt)
 
 
 def show_png(picture: bytes, *, alt: str) -> None:
-    """Display a PNG file's bytes with alternative text; IPython 7, as on Colab, has no `alt`."""
-    data = {"image/png": base64.b64encode(picture).decode(), "text/plain": "<Figure>"}
+    """Display a PNG file's bytes with alternative text."""
+    _display(base64.b64encode(picture).decode(), alt)
+
+
+def _display(png: str, alt: str, **more) -> None:
+    """Show a base64 PNG, with `more` for viewers that take it; outside IPython, only its words."""
+    words = f"[figure: {alt}]"
+    if get_ipython() is None:
+        print(words)
+        return
+    data = {"image/png": png, "text/plain": words} | more
     display(data, metadata={"image/png": {"alt": alt}}, raw=True)
 
 
-def _png(figure: Figure) -> dict[str, object]:
+def _pixels(figure: Figure, **options) -> Image.Image:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    figure.savefig(buffer, format="png", **options)
     plt.close(figure)
-    return {"image/png": _small_png(Image.open(buffer)), "text/plain": "<Figure>"}
+    return Image.open(buffer).convert("RGB")
 
 
 def _small_png(picture: Image.Image) -> str:
@@ -112,9 +115,8 @@ def images(
     images = np.asarray(images)
     columns = min(columns, len(images))
     rows = math.ceil(len(images) / columns)
-    figure, axes = plt.subplots(
-        figsize=(scale * columns, scale * rows * (1.28 if labels is not None else 1.0))
-    )
+    room = 1.0 if labels is None else 1.0 + LABEL / scale
+    figure, axes = plt.subplots(figsize=(scale * columns, scale * rows * room))
     draw_images(axes, images, labels=labels, columns=columns, limits=limits)
     axes.set_title(title)
     show(figure, alt=alt)
@@ -123,18 +125,22 @@ def images(
 def draw_images(axes, images, *, labels=None, columns=10, limits=(0.0, 1.0)) -> None:
     """Draw a grid of images into one matplotlib axes; see `images`."""
     columns = min(columns, len(images))
-    side = np.shape(images)[-1] if np.ndim(images) == 3 else math.isqrt(np.shape(images)[-1])
-    gap = 1 if labels is None else round(0.28 * side)
-    sheet = montage(images, columns, gap=gap)
-    if labels is not None:  # room for the first row's labels
-        sheet = np.pad(sheet, ((gap, 0), (0, 0)), constant_values=np.nan)
+    tiles = montage(images, 1, gap=0)
+    tiles = tiles.reshape(len(images), -1, tiles.shape[1])
+    if labels is not None:  # room above each image, and no more than its own label needs
+        side = tiles.shape[-1]
+        inches = axes.get_window_extent().width / axes.figure.dpi / columns
+        room = round(LABEL * side / inches)
+        tiles = np.pad(tiles, ((0, 0), (room, 0), (0, 0)), constant_values=np.nan)
         for i, label in enumerate(labels):
             row, column = divmod(i, columns)
-            axes.text(
-                column * (side + gap) + side / 2, row * (side + gap) + gap - 1.5, str(label),
-                ha="center", va="bottom", fontsize=8,
+            corner = (column * (side + 1) + side / 2, row * (tiles.shape[1] + 1) + room - 0.5)
+            axes.annotate(
+                str(label), corner, xytext=(0, 2), textcoords="offset points", fontsize=8,
+                ha="center", va="bottom",
             )  # fmt: skip
     colours = plt.get_cmap("gray").with_extremes(bad=PAPER)
+    sheet = montage(tiles, columns)
     axes.imshow(sheet, cmap=colours, vmin=limits[0], vmax=limits[1], interpolation="nearest")
     axes.set_axis_off()
 
@@ -176,14 +182,19 @@ def energies(
     log: bool = True,
 ) -> None:
     """Plot the energy of each layer, and their sum, over inference steps."""
-    traces = np.asarray(traces)
-    steps = np.arange(len(traces))
-    lines = {f"layer {i + 1}": (steps, traces[:, i]) for i in range(traces.shape[1])}
-    lines["sum"] = (steps, traces.sum(axis=1))
+    traces = np.asarray(traces, dtype=float)
+    steps, total = np.arange(len(traces)), traces.sum(axis=1)
+    lines = {f"layer {i + 1}": traces[:, i] for i in range(traces.shape[1])} | {"sum": total}
+    first = next(iter(total[(total > 0) & np.isfinite(total)]), 0.0)
+    cap = DIVERGED * first or np.inf
+    end = next(iter(steps[~(total <= cap)]), len(steps))
+    if end < len(steps):
+        title += f"\ndiverged at step {end}"
+        lines = {k: np.where(steps > end, np.nan, np.fmin(y, cap)) for k, y in lines.items()}
     if log:  # a layer without error has no place on a logarithmic axis
-        floor = 1e-5 * traces.sum(axis=1).max()
-        lines = {name: (x, np.where(y > floor, y, np.nan)) for name, (x, y) in lines.items()}
-    curves(lines, alt=alt, title=title, xlabel=xlabel, ylabel="energy", log=log)
+        lines = {k: np.where(y > 1e-5 * first, y, np.nan) for k, y in lines.items()}
+    curves({name: (steps, y) for name, y in lines.items()}, alt=alt, title=title, xlabel=xlabel,
+           ylabel="energy", log=log)  # fmt: skip
 
 
 def scrubber(
@@ -199,8 +210,10 @@ def scrubber(
 
     `frames` are matplotlib figures of one size or an array of pictures (frames, h, w); `labels`
     say what each is, to eye and screen reader; `width` is the width on the page in CSS pixels.
+    The last frame stands for all: the slider begins there, and a viewer that runs no scripts
+    (an untrusted notebook, GitHub, a PDF) shows it alone, and a sentence in the slider's place.
     """
-    pictures = [_pixels(frame, limits) for frame in frames]
+    pictures = [_frame(frame, limits) for frame in frames]
     if len(pictures) < 2 or len(labels) != len(pictures):
         raise ValueError(
             f"{len(pictures)} frames and {len(labels)} labels; give 2 or more of both."
@@ -211,41 +224,33 @@ def scrubber(
     sprite = Image.new("RGB", (wide, high * len(pictures)))
     for i, picture in enumerate(pictures):
         sprite.paste(picture, (0, i * high))
-    last = len(pictures) - 1
-    text = html.escape(alt, quote=True)
-    names = html.escape("|".join(str(label).replace("|", "/") for label in labels), quote=True)
-    move = (
-        f"var n=this.dataset.labels.split('|'),p=this.parentNode;"
-        f"p.querySelector('[role=img]').style.backgroundPosition='0 '+(100*this.value/{last})+'%';"
-        "p.querySelector('output').textContent=n[this.value];"
-        "this.setAttribute('aria-valuetext',n[this.value]);"
+    buffer = io.BytesIO()
+    sprite.save(buffer, format="webp", lossless=True)  # a tenth of a PNG: frames are much alike
+    encoded, labels = base64.b64encode(buffer.getvalue()).decode(), [str(x) for x in labels]
+    template = resources.files("labkit").joinpath("scrubber.html").read_text("utf-8")
+    last = _small_png(pictures[-1])
+    page = string.Template(template).substitute(
+        {
+            name: html.escape(text)
+            for name, text in (("alt", alt), ("title", title), ("label", labels[-1]))
+        },
+        name="labkit-" + hashlib.sha256(encoded.encode()).hexdigest()[:12],
+        width=width or wide,
+        height=round((width or wide) * high / wide),
+        paper=PAPER,
+        smooth="auto" if isinstance(frames[0], Figure) else "pixelated",
+        picture=last,
+        frames=encoded,
+        labels=json.dumps(labels).replace("<", r"\u003c"),
     )
-    smooth = "auto" if isinstance(frames[0], Figure) else "pixelated"
-    display(
-        HTML(
-            f'<div class="labkit-scrubber" style="max-width:{width or wide}px;background:{PAPER};'
-            'color:#222;padding:.5em .7em;border-radius:4px;font:14px/1.5 sans-serif">'
-            + (f'<div style="font-weight:600">{html.escape(title)}</div>' if title else "")
-            + f'<div role="img" aria-label="{text}" style="width:100%;aspect-ratio:{wide}/{high};'
-            f"background:url(data:image/png;base64,{_small_png(sprite)}) "
-            f'0 0/100% {100 * len(pictures)}%;image-rendering:{smooth}"></div>'
-            f'<input type="range" min="0" max="{last}" value="0" data-labels="{names}" '
-            f'aria-label="{html.escape(title or alt, quote=True)}" '
-            f'aria-valuetext="{html.escape(str(labels[0]), quote=True)}" '
-            f'oninput="{move}" style="width:100%;margin:.4em 0 0">'
-            f"<output>{html.escape(str(labels[0]))}</output></div>"
-        )
-    )
+    _display(last, alt, **{"text/html": page})
 
 
-def _pixels(frame, limits: tuple[float, float]) -> Image.Image:
+def _frame(frame, limits: tuple[float, float]) -> Image.Image:
     if isinstance(frame, Figure):
         frame.set_layout_engine("tight")
-        buffer = io.BytesIO()
         with plt.rc_context({"savefig.bbox": None}):  # uncropped: all frames of one size
-            frame.savefig(buffer, format="png")
-        plt.close(frame)
-        return Image.open(buffer).convert("RGB")
+            return _pixels(frame)
     low, high = limits
     grey = np.clip((np.nan_to_num(np.asarray(frame), nan=high) - low) / (high - low), 0, 1)
     return Image.fromarray((255 * grey).astype(np.uint8)).convert("RGB")
@@ -254,18 +259,54 @@ def _pixels(frame, limits: tuple[float, float]) -> Image.Image:
 def live(draw: Callable[..., None], **controls) -> None:
     """Redraw with `draw(**values)` whenever one of the ipywidgets in `controls` moves.
 
-    Under LABKIT_STATIC=1 (set when the stored outputs are made) it draws once, for readers
-    without a kernel. Works with ipywidgets 7.7 and 8.
+    The picture is an output of its own, brought up to date in place, so the notebook keeps the one
+    that the reader saw last, also where the controls are gone. Under LABKIT_STATIC=1 (set when the
+    stored outputs are made) there are none. Works with ipywidgets 7.7 and 8.
     """
     import ipywidgets as widgets
 
-    if os.environ.get("LABKIT_STATIC") == "1":
-        draw(**{name: control.value for name, control in controls.items()})
-        display(HTML("<em>Run this notebook in a kernel to move the controls.</em>"))
-        return
-    for name, control in controls.items():
-        control.description = control.description or name
-        control.style.description_width = "initial"
-        control.continuous_update = False
-    picture = widgets.interactive_output(draw, controls)
-    display(widgets.VBox([*controls.values(), picture]))
+    values = lambda: {name: control.value for name, control in controls.items()}
+    if get_ipython() is None:
+        return draw(**values())
+    data, metadata = _shot(draw, values())
+    words = "Run this cell to move the controls."
+    bundle = {"text/plain": words, "text/html": f"<em>{words}</em>"}
+    box, screen = widgets.VBox(list(controls.values())), None
+    if "google.colab" in sys.modules:  # whose page is only known to redraw what is in a widget
+        screen, bundle = widgets.Output(outputs=_outputs(data, metadata)), data
+        box.children += (screen,)
+    if files.setting("LABKIT_STATIC") != "1":
+        version = {"version_major": 2, "version_minor": 0}
+        bundle = bundle | {VIEW: version | {"model_id": box.model_id}}
+        for name, control in controls.items():
+            control.description = control.description or name
+            control.style.description_width = "initial"
+            control.continuous_update = False
+            control.observe(lambda _: redraw(), "value")
+    display(bundle, raw=True)
+    if screen is None:
+        picture = display(data, metadata=metadata, raw=True, display_id=True)
+
+    def redraw():
+        try:
+            data, metadata = _shot(draw, values())
+        except Exception:  # which a control's callback would tell no one
+            data, metadata = {"text/plain": traceback.format_exc(limit=-1)}, {}
+        if screen is None:
+            picture.update(data, metadata=metadata, raw=True)
+        else:
+            screen.outputs = _outputs(data, metadata)
+
+
+def _shot(draw: Callable[..., None], values: dict) -> tuple[dict, dict]:
+    """The last output that `draw` shows, data and metadata, below what it prints."""
+    with capture_output() as shown:
+        draw(**values)
+    if not shown.outputs:
+        return {"text/plain": shown.stdout}, {}
+    data, metadata = shown.outputs[-1].data, shown.outputs[-1].metadata
+    if shown.stdout:
+        alt = html.escape(data["text/plain"])
+        picture = f'<img src="data:image/png;base64,{data["image/png"]}" alt="{alt}">'
+        data = data | {"text/html": f"<pre>{html.escape(shown.stdout)}</pre>{picture}"}
+    return data, metadata
