@@ -19,7 +19,7 @@ from importlib import resources
 import matplotlib.pyplot as plt
 import numpy as np
 from IPython import get_ipython
-from IPython.display import display
+from IPython.display import display, update_display
 from IPython.utils.capture import capture_output
 from jaxtyping import Float
 from matplotlib import rc_params_from_file
@@ -28,15 +28,13 @@ from PIL import Image
 
 from labkit import files
 
-STYLE = rc_params_from_file(
-    str(resources.files("labkit").joinpath("labkit.mplstyle")), use_default_template=False
-)
+FILES = resources.files("labkit")
+STYLE = rc_params_from_file(str(FILES.joinpath("labkit.mplstyle")), use_default_template=False)
 COLOURS = STYLE["axes.prop_cycle"].by_key()["color"]
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY, BLACK = COLOURS
 PAPER = STYLE["figure.facecolor"]
 DIVERGED = 1e4  # an energy this many times the first one has exploded
 LABEL = 0.22  # inches above an image for its label
-VIEW = "application/vnd.jupyter.widget-view+json"
 
 
 def use_style() -> None:
@@ -64,19 +62,17 @@ def _display(png: str, alt: str, **more) -> None:
     display(data, metadata={"image/png": {"alt": alt}}, raw=True)
 
 
-def _pixels(figure: Figure, **options) -> Image.Image:
+def _pixels(figure: Figure) -> Image.Image:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", **options)
+    figure.savefig(buffer, format="png")
     plt.close(figure)
     return Image.open(buffer).convert("RGB")
 
 
 def _small_png(picture: Image.Image) -> str:
-    """A PNG of 256 colours, base64: a third of the size, and no difference to the eye."""
+    """A PNG of at most 256 colours, base64: half the size, exact for images in grey."""
     buffer = io.BytesIO()
-    palette = picture.convert("RGB").quantize(
-        256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE
-    )
+    palette = picture.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     palette.save(buffer, format="png", optimize=True)
     return base64.b64encode(buffer.getvalue()).decode()
 
@@ -221,26 +217,24 @@ def scrubber(
     if len({picture.size for picture in pictures}) > 1:
         raise ValueError("all frames must have the same size")
     wide, high = pictures[0].size
+    if high * len(pictures) > 16383:  # WebP's limit
+        raise ValueError(f"{len(pictures)} frames of {high} pixels are over 16,383: give fewer")
     sprite = Image.new("RGB", (wide, high * len(pictures)))
     for i, picture in enumerate(pictures):
         sprite.paste(picture, (0, i * high))
     buffer = io.BytesIO()
     sprite.save(buffer, format="webp", lossless=True)  # a tenth of a PNG: frames are much alike
-    encoded, labels = base64.b64encode(buffer.getvalue()).decode(), [str(x) for x in labels]
-    template = resources.files("labkit").joinpath("scrubber.html").read_text("utf-8")
-    last = _small_png(pictures[-1])
-    page = string.Template(template).substitute(
-        {
-            name: html.escape(text)
-            for name, text in (("alt", alt), ("title", title), ("label", labels[-1]))
-        },
-        name="labkit-" + hashlib.sha256(encoded.encode()).hexdigest()[:12],
+    last, labels = _small_png(pictures[-1]), [str(label) for label in labels]
+    texts = {"alt": alt, "title": title, "label": labels[-1]}
+    page = string.Template(FILES.joinpath("scrubber.html").read_text("utf-8")).substitute(
+        {name: html.escape(text) for name, text in texts.items()},
+        name=f"labkit-{hashlib.sha256(buffer.getvalue()).hexdigest()[:12]}",
         width=width or wide,
         height=round((width or wide) * high / wide),
         paper=PAPER,
         smooth="auto" if isinstance(frames[0], Figure) else "pixelated",
         picture=last,
-        frames=encoded,
+        frames=base64.b64encode(buffer.getvalue()).decode(),
         labels=json.dumps(labels).replace("<", r"\u003c"),
     )
     _display(last, alt, **{"text/html": page})
@@ -268,34 +262,38 @@ def live(draw: Callable[..., None], **controls) -> None:
     values = lambda: {name: control.value for name, control in controls.items()}
     if get_ipython() is None:
         return draw(**values())
-    data, metadata = _shot(draw, values())
-    words = "Run this cell to move the controls."
-    bundle = {"text/plain": words, "text/html": f"<em>{words}</em>"}
-    box, screen = widgets.VBox(list(controls.values())), None
-    if "google.colab" in sys.modules:  # whose page is only known to redraw what is in a widget
-        screen, bundle = widgets.Output(outputs=_outputs(data, metadata)), data
-        box.children += (screen,)
+    data, about = _shot(draw, values())
+    box, screen = widgets.VBox(list(controls.values())), widgets.Output()
+
+    def put(data, about):
+        if screen in box.children:
+            screen.outputs = ({"output_type": "display_data", "data": data, "metadata": about},)
+        else:
+            update_display(data, metadata=about, raw=True, display_id=box.model_id)
+
+    def redraw(_):
+        try:
+            put(*_shot(draw, values()))
+        except Exception:  # which a control's callback would tell no one
+            put({"text/plain": traceback.format_exc(limit=-1)}, {})
+
+    view = {}
     if files.setting("LABKIT_STATIC") != "1":
-        version = {"version_major": 2, "version_minor": 0}
-        bundle = bundle | {VIEW: version | {"model_id": box.model_id}}
         for name, control in controls.items():
             control.description = control.description or name
             control.style.description_width = "initial"
             control.continuous_update = False
-            control.observe(lambda _: redraw(), "value")
-    display(bundle, raw=True)
-    if screen is None:
-        picture = display(data, metadata=metadata, raw=True, display_id=True)
-
-    def redraw():
-        try:
-            data, metadata = _shot(draw, values())
-        except Exception:  # which a control's callback would tell no one
-            data, metadata = {"text/plain": traceback.format_exc(limit=-1)}, {}
-        if screen is None:
-            picture.update(data, metadata=metadata, raw=True)
-        else:
-            screen.outputs = _outputs(data, metadata)
+            control.observe(redraw, "value")
+        model = {"version_major": 2, "version_minor": 0, "model_id": box.model_id}
+        view = {"application/vnd.jupyter.widget-view+json": model}
+    if "google.colab" in sys.modules:  # whose page surely redraws only what is in a widget
+        box.children += (screen,)
+        put(data, about)
+        display(data | view, metadata=about, raw=True)
+    else:
+        words = "Run this cell to move the controls."
+        display({"text/plain": words, "text/html": f"<em>{words}</em>"} | view, raw=True)
+        display(data, metadata=about, raw=True, display_id=box.model_id)
 
 
 def _shot(draw: Callable[..., None], values: dict) -> tuple[dict, dict]:
@@ -304,9 +302,9 @@ def _shot(draw: Callable[..., None], values: dict) -> tuple[dict, dict]:
         draw(**values)
     if not shown.outputs:
         return {"text/plain": shown.stdout}, {}
-    data, metadata = shown.outputs[-1].data, shown.outputs[-1].metadata
+    data, about = shown.outputs[-1].data, shown.outputs[-1].metadata
     if shown.stdout:
-        alt = html.escape(data["text/plain"])
+        alt = html.escape(about["image/png"]["alt"])
         picture = f'<img src="data:image/png;base64,{data["image/png"]}" alt="{alt}">'
         data = data | {"text/html": f"<pre>{html.escape(shown.stdout)}</pre>{picture}"}
-    return data, metadata
+    return data, about

@@ -56,6 +56,7 @@ STAND_INS = {
 TOGETHER = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
 # What a kernel on Colab has to do with the widgets of `plot.live`; runs in the lane's kernel.
 WIDGETS = """\
+import google.colab  # as Colab's own kernel does
 import ipywidgets as widgets
 from labkit import plot
 
