@@ -29,6 +29,7 @@ import ipywidgets as widgets
 import numpy as np
 from labkit import plot
 
+plot.use_style()
 frames = [np.eye(20) * i / 7 for i in range(8)]
 plot.scrubber(frames, labels=[f"step {i}" for i in range(8)], width=300, alt="A line appears")"""
 LIVE = """\
