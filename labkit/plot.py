@@ -263,11 +263,14 @@ def live(draw: Callable[..., None], **controls) -> None:
     if get_ipython() is None:
         return draw(**values())
     data, about = _shot(draw, values())
-    box, screen = widgets.VBox(list(controls.values())), widgets.Output()
+    # Colab's page surely redraws only what is in a widget.
+    screen = [widgets.Output()] if "google.colab" in sys.modules else []
+    box = widgets.VBox([*controls.values(), *screen])
 
     def put(data, about):
-        if screen in box.children:
-            screen.outputs = ({"output_type": "display_data", "data": data, "metadata": about},)
+        if screen:
+            output = {"output_type": "display_data", "data": data, "metadata": about}
+            screen[0].outputs = (output,)
         else:
             update_display(data, metadata=about, raw=True, display_id=box.model_id)
 
@@ -286,8 +289,7 @@ def live(draw: Callable[..., None], **controls) -> None:
             control.observe(redraw, "value")
         model = {"version_major": 2, "version_minor": 0, "model_id": box.model_id}
         view = {"application/vnd.jupyter.widget-view+json": model}
-    if "google.colab" in sys.modules:  # whose page surely redraws only what is in a widget
-        box.children += (screen,)
+    if screen:
         put(data, about)
         display(data | view, metadata=about, raw=True)
     else:
