@@ -185,7 +185,7 @@ def energies(
     cap = DIVERGED * first or np.inf
     end = next(iter(steps[~(total <= cap)]), len(steps))
     if end < len(steps):
-        title += f"\ndiverged at step {end}"
+        title, alt = f"{title}\ndiverged at step {end}", f"{alt} Diverged at step {end}."
         lines = {k: np.where(steps > end, np.nan, np.fmin(y, cap)) for k, y in lines.items()}
     if log:  # a layer without error has no place on a logarithmic axis
         lines = {k: np.where(y > 1e-5 * first, y, np.nan) for k, y in lines.items()}
