@@ -34,7 +34,7 @@ frames = [np.eye(20) * i / 7 for i in range(8)]
 plot.scrubber(frames, labels=[f"step {i}" for i in range(8)], width=300, alt="A line appears")"""
 LIVE = """\
 def draw(rate):
-    plot.energies(np.outer(rate ** np.arange(9.0), [1, 2]), alt=f"Energy at rate {rate:.1f}")
+    plot.energies(np.outer(rate ** np.arange(9.0), [1, 2]), alt=f"Energy at rate {rate:.1f}.")
 
 plot.live(draw, rate=widgets.FloatSlider(value=0.5, min=0.5, max=9.5))"""
 PICTURE, LAST = ".labkit-scrubber img", "step 7"
@@ -175,7 +175,7 @@ def test_after_running_everything_moves_and_the_notebook_keeps_what_was_seen(hom
     page.keyboard.press("Control+s")
     page.locator(".jp-mod-dirty").wait_for(state="detached")
     (picture,) = [o for o in nbformat.read(stored, 4).cells[1].outputs if "image/png" in o.data]
-    assert picture.metadata["image/png"]["alt"] == "Energy at rate 9.5"
+    assert picture.metadata["image/png"]["alt"] == "Energy at rate 9.5. Diverged at step 5."
     assert picture.data["image/png"].strip() == live.get_attribute("src").split(",")[1]
 
 
