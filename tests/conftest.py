@@ -6,14 +6,14 @@ import jax
 import pytest
 from threadpoolctl import threadpool_limits
 
-from tools import cores
+from tools.run import take_share
 
 
 def pytest_configure():
     """With pytest-xdist (`-n 2`), each worker and its notebooks' kernels keep to their cores."""
     if worker := os.environ.get("PYTEST_XDIST_WORKER"):
         workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
-        cores.take_share(int(worker.removeprefix("gw")), workers)
+        take_share(int(worker.removeprefix("gw")), workers)
         if hasattr(os, "sched_getaffinity"):  # NumPy has started its threads already
             threadpool_limits(len(os.sched_getaffinity(0)))
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import nbformat
 
+from labkit import files
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -18,6 +20,14 @@ def read(path: Path) -> nbformat.NotebookNode:
     return nbformat.read(path, as_version=4)
 
 
+def write(path: Path, content: str | nbformat.NotebookNode) -> None:
+    """A notebook or a text into a file, whole or not at all, with the line ends of Unix."""
+    text = content if isinstance(content, str) else nbformat.writes(content) + "\n"
+    if not path.is_file() or path.read_bytes() != text.encode():
+        with files.whole(path) as file:
+            file.write(text.encode())
+
+
 def title(path: Path) -> str:
     """A notebook's title, from its first line."""
     return read(path).cells[0].source.splitlines()[0].lstrip("# ")
@@ -29,13 +39,14 @@ def tags(cell) -> set[str]:
 
 
 def fill(text: str, name: str, new: str) -> str:
-    """The text with `new` between `<!-- name -->` and `<!-- /name -->`.
+    """The text with `new` on the lines between the markers `<!-- name -->` and `<!-- /name -->`.
 
-    Raises ValueError unless each marker is there exactly once.
+    A name may be followed by arguments, which the second marker does not repeat. Raises ValueError
+    unless the first marker is there once, with the second one below it and no other in between.
     """
-    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-    pattern = re.compile(rf"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-    text, found = pattern.subn(lambda _: f"{begin}\n{new}\n{end}", text)
-    if found != 1 or text.count(begin) != 1 or text.count(end) != 1:
+    begin, end = f"<!-- {name} -->", f"<!-- /{name.split()[0]} -->"
+    between = rf"({re.escape(begin)}\n)(?:(?!.*<!-- ).*\n)*?([ #]*{re.escape(end)})"
+    filled, found = re.subn(between, lambda match: f"{match[1]}{new}\n{match[2]}", text)
+    if found != 1 or text.count(begin) != 1 or ("" == name.partition(" ")[2]) * text.count(end) > 1:
         raise ValueError(f"the page must have {begin} and {end}, once each")
-    return text
+    return filled

@@ -1,7 +1,7 @@
 """Run the notebooks as Colab runs them: its versions, an empty folder, nothing of ours installed.
 
-usage: python tools/colab.py [--python PYTHON] [--as-is] [--student] [--jobs N] [NOTEBOOK ...]
-       python tools/colab.py --prepare
+usage: python -m tools.colab [--python PYTHON] [--as-is] [--student] [--jobs N] [NOTEBOOK ...]
+       python -m tools.colab --prepare
 
 Makes an environment with the versions of Colab's image (VERSIONS below) and a stand-in for
 `google.colab`, and for each notebook an empty folder with nothing but it. The setup cell of the
@@ -38,7 +38,8 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
-from tools import cores, plan, stamp, student
+from tools import run as runner
+from tools import stamp, student
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "_build" / "colab"
@@ -194,7 +195,7 @@ def run(notebook: Path, environment: dict[str, str], for_students: bool = False)
 
 def seconds(notebook: Path) -> float:
     """How long a notebook takes, as far as it was measured."""
-    return plan.measured(ROOT).get(notebook.stem, {}).get("cpu", {}).get("seconds", 0)
+    return stamp.measured().get(notebook.stem, {}).get("cpu", {}).get("seconds", 0)
 
 
 def run_widgets(environment: dict[str, str]) -> None:
@@ -254,7 +255,7 @@ def main(arguments: list[str] | None = None) -> None:
                 )
             worker = count()
             with ThreadPoolExecutor(
-                options.jobs, initializer=lambda: cores.take_share(next(worker), options.jobs)
+                options.jobs, initializer=lambda: runner.take_share(next(worker), options.jobs)
             ) as pool:
                 started = {
                     other.name: pool.submit(run, other, environment, options.student)

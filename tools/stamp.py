@@ -1,24 +1,27 @@
-"""Write what must agree everywhere: badges, setup cells, run times, metadata, README's table, the
-status page, the references page, the tables of the lecturer's guide.
+"""Write what must agree everywhere: in the notebooks badges, setup cells, run times, headings of
+exercises and metadata; on the pages whatever is between markers `<!-- name -->`.
 
-usage: python tools/stamp.py [ADDRESS]
+usage: python -m tools.stamp [ADDRESS]
 
-The repository address comes from _config.yml, run times from labkit/times.toml. With ADDRESS, such
-as https://github.com/owner/name, it is first written into _config.yml: do that once, on publishing.
+The repository address comes from _config.yml, run times from labkit/times.toml, an exercise's title
+from its check, all else from the notebooks. With ADDRESS, such as https://github.com/owner/name, it
+is first written into _config.yml: do that once, on publishing.
 """
 
 import argparse
 import re
 import tomllib
+import unicodedata
 import urllib.parse
+from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
 import yaml
 
-from tools import plan, references, status
+from labkit import check
+from tools import ROOT, fill, notebooks, read, tags, title, write
 
-ROOT = Path(__file__).resolve().parents[1]
 SETUP = """\
 # Setup, the same in every notebook: on Colab this installs labkit; elsewhere it is there already.
 from importlib.util import find_spec
@@ -42,7 +45,8 @@ BADGE = (
 )
 BADGE_PATTERN = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]\([^)]*\)")
 TIME_PATTERN = re.compile(r"\*Run all\* takes [^.]*\.")
-# Where pages name the repository: what to find, and what must stand there.
+TIME_OUTPUT = re.compile(r"(?m)^(Run all +)\S.*$")
+# Where pages name the repository: what to find, and what must be there.
 PLACES = (
     (re.compile(r"git clone \S+\ncd \S+"), "git clone {url}\ncd {name}"),
     (re.compile(r"git\+https://github\.com/[\w.-]+/[\w.-]+"), "git+{url}"),
@@ -56,13 +60,19 @@ PLACES = (
     ),
 )
 ADDRESS_PATTERN = re.compile(r"https://github\.com/[A-Za-z0-9-]+/[\w.-]+")
-TABLE_PATTERN = re.compile(r"<!-- table -->.*<!-- /table -->", re.DOTALL)
 METADATA = {
     "accelerator": "GPU",
     "colab": {"gpuType": "T4", "provenance": []},
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
+UNKNOWN = "not measured"
+LAB_MINUTES = 105  # of a lab of two hours
+PLAN = re.compile(r"<!-- (plan (\w+) ([\d= ]+)) -->")
+HEADING = re.compile(r"^## ((\d+) .+)$", re.M)
+EXERCISE = re.compile(r"^### Exercise (\d+)\.(\d+)(?: — .*\([★☆]{3}, (\d+) min\))?[ \t]*$", re.M)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+INITIALS = re.compile(r"(?:[A-Z]\.[ -]?)+")
 
 
 def address() -> tuple[str, str]:
@@ -72,7 +82,7 @@ def address() -> tuple[str, str]:
 
 
 def write_address(url: str) -> None:
-    """Put the repository's address into _config.yml; ValueError where it is none of GitHub's."""
+    """Put the repository's address into _config.yml; ValueError if it is none of GitHub's."""
     url = url.rstrip("/").removesuffix(".git")
     if not published(url):
         raise ValueError(f"{url!r} is not of the form https://github.com/owner/name")
@@ -80,7 +90,7 @@ def write_address(url: str) -> None:
     text, found = re.subn(r"(?m)^(  url: ).*$", rf"\g<1>{url}", config.read_text("utf-8"))
     if found != 1:
         raise ValueError(f"_config.yml must have one line '  url: ...', it has {found}")
-    config.write_text(text, "utf-8")
+    write(config, text)
 
 
 def published(url: str) -> bool:
@@ -95,7 +105,7 @@ def setup(name: str) -> str:
     return SETUP.format(address=url, name=name, reason=reason)
 
 
-def stamp_places(text: str) -> str:
+def places(text: str) -> str:
     """A page with today's address wherever it names the repository to git, pip or a hub."""
     url, branch = address()
     slug = url.split("github.com/")[1]
@@ -111,63 +121,207 @@ def badge(name: str) -> str:
     return BADGE.format(repository=url.split("github.com/")[1], branch=branch, name=name)
 
 
-def times(name: str) -> str:
-    entry = tomllib.loads((ROOT / "labkit/times.toml").read_text("utf-8"))[name]
-    measured = [entry[kind] for kind in ("cpu", "gpu") if kind in entry]
-    return " and ".join(f"{t['seconds']} s on {_article(t['device'])}" for t in measured)
+def measured() -> dict[str, dict]:
+    """labkit/times.toml: for each notebook "cpu", "gpu" and "sections", whatever was measured."""
+    return tomllib.loads((ROOT / "labkit" / "times.toml").read_text("utf-8"))
 
 
-def _article(device: str) -> str:
-    return f"a {device}" if device[0].isdigit() else f"an {device}"
+def run_time(name: str) -> str:
+    """How long *Run all* takes: "28 s on a 2-core CPU and 9 s on an NVIDIA H200 GPU"."""
+    entry = measured().get(name, {})
+    known = [entry[kind] for kind in ("cpu", "gpu") if kind in entry]
+    article = lambda device: f"a {device}" if device[0].isdigit() else f"an {device}"
+    return " and ".join(f"{t['seconds']} s on {article(t['device'])}" for t in known)
 
 
 def stamp_notebook(notebook, name: str) -> None:
     """Bring one notebook (an nbformat node) in line, in place."""
-    head = notebook.cells[0]
+    head, cpu = notebook.cells[0], measured().get(name, {}).get("cpu")
     if not BADGE_PATTERN.search(head.source):
         raise ValueError(f"{name}: the first cell has no Colab badge to stamp")
     head.source = BADGE_PATTERN.sub(badge(name), head.source)
     for cell in notebook.cells:
-        tags = cell.metadata.get("tags", [])
         if cell.cell_type == "markdown":
-            cell.source = TIME_PATTERN.sub(f"*Run all* takes {times(name)}.", cell.source)
-        if "setup" in tags:
+            told = run_time(name) or "a time that was not measured yet"
+            cell.source = TIME_PATTERN.sub(f"*Run all* takes {told}.", cell.source)
+            cell.source = EXERCISE.sub(heading, cell.source)
+            continue
+        if "setup" in tags(cell):
             cell.source = setup(name)
-        if "solution" in tags:
-            cell.metadata.tags = sorted({*tags, "hide-input"})
+            for output in cell.outputs:
+                if "text" in output and cpu:
+                    took = f"took {cpu['seconds']} s on {cpu['device']}"
+                    output.text = TIME_OUTPUT.sub(rf"\g<1>{took}", output.text)
+        if "solution" in tags(cell):
+            cell.metadata.tags = sorted({*tags(cell), "hide-input"})
             cell.metadata.cellView = "form"
             cell.metadata.jupyter = {"source_hidden": True}
-        if cell.cell_type == "code":
-            stamp_alternative_text(cell)
+        # Tell the website (MyST-NB) the words that belong to the cell's picture.
+        about = [output.get("metadata", {}).get("image/png", {}) for output in cell.outputs]
+        words = [entry["alt"] for entry in about if "alt" in entry]
+        cell.metadata.pop("mystnb", None)
+        if words:
+            cell.metadata.mystnb = {"image": {"alt": words[0]}}
     notebook.metadata = nbformat.from_dict(METADATA)
 
 
-def stamp_alternative_text(cell) -> None:
-    """Tell the website (MyST-NB) the words that belong to the cell's picture."""
-    about = [output.get("metadata", {}).get("image/png", {}) for output in cell.outputs]
-    words = [entry["alt"] for entry in about if "alt" in entry]
-    cell.metadata.pop("mystnb", None)
-    if words:
-        cell.metadata.mystnb = {"image": {"alt": words[0]}}
+def heading(written: re.Match) -> str:
+    """An exercise's heading with the title, stars and minutes that its check has."""
+    judge = getattr(check, f"exercise_{written[1]}_{written[2]}", None)
+    if not hasattr(judge, "minutes"):
+        return written[0]
+    stars = "★" * judge.stars + "☆" * (3 - judge.stars)
+    return f"### Exercise {judge.number} — {judge.title} ({stars}, {judge.minutes} min)"
 
 
-def readme_table() -> str:
+def summary(path: Path) -> str:
+    """The sentence below a notebook's title that says what the reader makes."""
+    lines = read(path).cells[0].source.splitlines()[1:]
+    return next(line for line in lines if line and not line.startswith(("[", "!")))
+
+
+def readme() -> str:
     rows = ["| Notebook | What you make | *Run all* | |", "|---|---|---|---|"]
-    for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
-        lines = nbformat.read(path, as_version=4).cells[0].source.splitlines()
-        summary = next(line for line in lines[1:] if line and not line.startswith(("[", "!")))
-        title = lines[0].lstrip("# ")
+    for path in notebooks(ROOT):
         rows.append(
-            f"| [{title}](notebooks/{path.name}) | {summary} | {times(path.stem)} "
-            f"| {badge(path.stem)} |"
+            f"| [{title(path)}](notebooks/{path.name}) | {summary(path)} "
+            f"| {run_time(path.stem) or UNKNOWN} | {badge(path.stem)} |"
         )
     return "\n".join(rows)
 
 
-def stamp_readme(text: str) -> str:
-    """README with today's table of notebooks and the repository's address."""
-    table = f"<!-- table -->\n{readme_table()}\n<!-- /table -->"
-    return TABLE_PATTERN.sub(lambda _: table, stamp_places(text))
+def contents() -> str:
+    return "\n".join(f"      - file: notebooks/{path.stem}" for path in notebooks(ROOT))
+
+
+def index() -> str:
+    """The landing page's section on each notebook: title, picture, sentence."""
+    parts = []
+    for path in notebooks(ROOT):
+        (picture,) = (cell for cell in read(path).cells if "picture" in tags(cell))
+        alt = picture.metadata.get("mystnb", {}).get("image", {}).get("alt", "not run yet")
+        parts += [f"## [{title(path)}](../notebooks/{path.name})"]
+        parts += [f"![{alt}](../labkit/pictures/{path.stem}.png)", summary(path)]
+    return "\n\n".join(parts)
+
+
+def status() -> str:
+    """One row a notebook: its time and memory, on what data, when; then the devices."""
+    rows = ["| Notebook | CPU | GPU | Peak memory | Data | Date |", "|---|---|---|---|---|---|"]
+    used: dict[str, list[str]] = {}
+    for path in notebooks(ROOT):
+        entry = measured().get(path.stem, {})
+        cpu, gpu = entry.get("cpu", {}), entry.get("gpu", {})
+        took = [f"{t['seconds']}\N{NO-BREAK SPACE}s" if t else UNKNOWN for t in (cpu, gpu)]
+        memory = f"{cpu['memory']:.1f}\N{NO-BREAK SPACE}GiB" if "memory" in cpu else UNKNOWN
+        about = [cpu.get("dataset", UNKNOWN), cpu.get("date", UNKNOWN)]
+        cells = [f"[{title(path)}](../notebooks/{path.name})", *took, memory, *map(str, about)]
+        rows.append(f"| {' | '.join(cells)} |")
+        for run in filter(None, (cpu, gpu)):
+            used.setdefault(f"{run['device']}|{run['versions']}", []).append(path.stem[:2])
+    conditions = [
+        "- {} (notebooks {}): {}".format(key.split("|")[0], ", ".join(names), key.split("|")[1])
+        for key, names in used.items()
+    ]
+    return "\n".join([*rows, "", *conditions])
+
+
+def references() -> str:
+    """Every work that a notebook cites, once, by surname, with the notebooks that cite it."""
+    return "\n".join(
+        f"- {words} — {', '.join(f'[{n[:2]}](../notebooks/{n}.ipynb)' for n in names)}"
+        for words, names in cited()
+    )
+
+
+def cited() -> list[tuple[str, list[str]]]:
+    """(work, names of the notebooks that cite it), sorted by the first author's surname.
+
+    A work is a list item below a notebook's heading "References" that leads out of the book, or
+    nowhere; works are the same if their links are.
+    """
+    works: dict[str, tuple[str, list[str]]] = {}
+    for path in notebooks(ROOT):
+        for cell in read(path).cells:
+            after = cell.source.partition("## References")[2] * (cell.cell_type == "markdown")
+            for item in re.findall(r"(?m)^- (.+(?:\n  .+)*)$", after):
+                link = (LINK.findall(item) or [item])[-1]
+                if link.startswith("https://") or link == item:
+                    names = works.setdefault(link, (item.rstrip("."), []))[1]
+                    names += [path.stem] if path.stem not in names else []
+    return sorted(works.values(), key=lambda work: _surname(work[0]))
+
+
+def _surname(work: str) -> str:
+    """What to sort by: the first author's surname, or the first words if there is no author."""
+    first = work.split(",")[0].removesuffix(" et al.")
+    name = INITIALS.sub("", first) if INITIALS.match(first) else work
+    plain = unicodedata.normalize("NFKD", name.strip("* "))  # ö sorts as o
+    return "".join(c for c in plain if not unicodedata.combining(c)).casefold()
+
+
+def sections(path: Path) -> Iterator[tuple[int, str, list[str]]]:
+    """Number, heading, and exercises with their minutes, of each numbered section."""
+    texts = [cell.source for cell in read(path).cells if cell.cell_type == "markdown"]
+    for part in re.split(r"(?m)^(?=## )", "\n".join(texts)):
+        if found := HEADING.match(part):
+            exercises = [f"{a}.{b} ({c} min)" for a, b, c in EXERCISE.findall(part)]
+            yield int(found[2]), found[1], exercises
+
+
+def plan(name: str, minutes: str) -> str:
+    """The plan of a lab, from the minutes for each section ("1=10 2=0"; 0: at home).
+
+    Raises ValueError if sections are missing or the time is up.
+    """
+    planned = {int(a): int(b) for a, b in (pair.split("=") for pair in minutes.split())}
+    parts = list(sections(ROOT / "notebooks" / f"{name}.ipynb"))
+    if [*planned] != [number for number, *_ in parts] or sum(planned.values()) > LAB_MINUTES:
+        raise ValueError(
+            f"the plan of {name} must give minutes for sections {[n for n, *_ in parts]}, "
+            f"at most {LAB_MINUTES} in all; it has {planned}"
+        )
+    seconds = measured().get(name, {}).get("sections", {})
+    rows = ["| Section | Minutes | Exercises | Runs for |", "|---|---|---|---|"]
+    for number, words, exercises in parts:
+        ran = f"{seconds[words]:.0f} s" if words in seconds else UNKNOWN
+        time = planned[number] or "at home"
+        rows.append(f"| {words} | {time} | {', '.join(exercises)} | {ran} |")
+    return "\n".join([*rows, f"| **in all** | **{sum(planned.values())}** | | |"])
+
+
+def machines() -> str:
+    """Run time and memory of every notebook, and the section that one waits for longest."""
+    rows = ["| Notebook | *Run all* | Memory | Longest wait |", "|---|---|---|---|"]
+    for name, entry in sorted(measured().items()):
+        parts = entry.get("sections", {})
+        memory = f"{entry['cpu']['memory']:.1f} GiB" if "memory" in entry["cpu"] else UNKNOWN
+        longest = max(parts, key=parts.get, default=None)
+        wait = f"section {longest}: {parts[longest]:.0f} s" if longest else UNKNOWN
+        rows.append(f"| {name[:2]} | {run_time(name)} | {memory} | {wait} |")
+    return "\n".join(rows)
+
+
+MARKED = {  # page → marker → what writes the lines between
+    "README.md": {"table": readme},
+    "_toc.yml": {"notebooks": contents},
+    "notebooks/notation.md": {},
+    "pages/hosting.md": {},
+    "pages/index.md": {"notebooks": index},
+    "pages/lecturers_guide.md": {"machines": machines},
+    "pages/references.md": {"references": references},
+    "pages/status.md": {"status": status},
+}
+
+
+def page(name: str) -> str:
+    """One of the pages as it should be. Raises ValueError if a marker is missing."""
+    text = places((ROOT / name).read_text("utf-8"))
+    for marker, lines in MARKED[name].items():
+        text = fill(text, marker, lines())
+    for marker, lab, minutes in PLAN.findall(text):
+        text = fill(text, marker, plan(lab, minutes))
+    return text
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -179,16 +333,12 @@ def main(arguments: list[str] | None = None) -> None:
             write_address(new)
         except ValueError as error:
             parser.error(str(error))
-    for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
-        notebook = nbformat.read(path, as_version=4)
+    for path in notebooks(ROOT):
+        notebook = read(path)
         stamp_notebook(notebook, path.stem)
-        nbformat.write(notebook, path)
-    readme = ROOT / "README.md"
-    readme.write_text(stamp_readme(readme.read_text("utf-8")), "utf-8")
-    status.write(ROOT)
-    references.write(ROOT)
-    for page in [*(ROOT / "pages").glob("*.md"), ROOT / "notebooks" / "notation.md"]:
-        page.write_text(stamp_places(plan.stamp_guide(page.read_text("utf-8"), ROOT)), "utf-8")
+        write(path, notebook)
+    for name in MARKED:
+        write(ROOT / name, page(name))
 
 
 if __name__ == "__main__":

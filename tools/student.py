@@ -1,6 +1,6 @@
 """Write the student edition into _build/student: no solutions, no folded answers, no outputs.
 
-usage: python tools/student.py [FOLDER]
+usage: python -m tools.student [FOLDER]
 
 Also left out are the sentences that speak of a solution, each of them printed. The cells carry
 nbgrader's metadata: a check is worth as many points as its exercise has stars. What is written

@@ -13,7 +13,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from tools import ROOT, colab, cores, stamp
+from tools import ROOT, colab, stamp
+from tools.run import take_share
 
 # A notebook's kernel where labkit is not installed, as far as the setup cell can tell.
 KERNEL = """\
@@ -150,7 +151,7 @@ def test_workers_side_by_side_share_the_cores(workers):
     show = "import os; print(*os.sched_getaffinity(0))"
 
     def child(worker):
-        cores.take_share(worker, workers)
+        take_share(worker, workers)
         shown = subprocess.run([sys.executable, "-c", show], capture_output=True, text=True)
         return {int(core) for core in shown.stdout.split()}
 
