@@ -46,10 +46,7 @@ ENVIRONMENT = {"LABKIT_DATASET": "mnist", "LABKIT_STATIC": "1", "TQDM_DISABLE": 
 
 
 class Run(NamedTuple):
-    """Seconds of a whole notebook, the kernel's start included, and of each section; GiB at most.
-
-    memory is None if the system does not tell (it is read from /proc).
-    """
+    """Seconds in all, the kernel's start included, and of each section; GiB at most, if known."""
 
     seconds: float
     sections: dict[str, float]
@@ -151,39 +148,32 @@ def show_picture(notebook, name: str) -> None:
     with files.whole(PICTURES / f"{name}.png") as file:
         file.write(base64.b64decode(encoded))
     setup = tagged["setup"]
-    setup.outputs = [o for o in setup.outputs if "image/png" not in o.get("data", {})]
-    setup.outputs.append(
-        nbformat.v4.new_output(
-            "display_data",
-            data={"image/png": encoded, "text/plain": "<Figure>"},
-            metadata={"image/png": {"alt": alt}},
-        )
-    )
+    shown = nbformat.v4.new_output(
+        "display_data", {"image/png": encoded, "text/plain": "<Figure>"},
+        metadata={"image/png": {"alt": alt}},
+    )  # fmt: skip
+    setup.outputs = [o for o in setup.outputs if "image/png" not in o.get("data", {})] + [shown]
 
 
 def merge_streams(outputs: list) -> list:
     """Join neighbouring outputs of one stream: how they were cut up depends on the moment."""
     merged = []
     for output in outputs:
-        last = merged[-1] if merged else None
-        if last and output.output_type == "stream" == last.output_type and output.name == last.name:
-            last.text += output.text
+        if merged and output.get("name", "") == merged[-1].get("name", 0):
+            merged[-1].text += output.text
         else:
             merged.append(output)
     return merged
 
 
-def differ_in_times_only(old: list, new: list) -> bool:
+def differ_in_times_only(*both: list) -> bool:
     """Whether two outputs differ in nothing but numbers, and in those by less than a factor 2."""
-    texts = ["\n".join(map(_text, outputs)) for outputs in (old, new)]
-    if len(old) != len(new) or len({NUMBER.sub("#", text) for text in texts}) > 1:
+    plain = lambda output: output.get("text") or output.get("data", {}).get("text/plain", "")
+    texts = ["\n".join(map(plain, outputs)) for outputs in both]
+    if len(both[0]) != len(both[1]) or len({NUMBER.sub("#", text) for text in texts}) > 1:
         return False
     pairs = zip(*([float(n) for n in NUMBER.findall(text)] for text in texts), strict=True)
     return all(a == b or max(a, b) < 2 * min(a, b) for a, b in pairs)
-
-
-def _text(output) -> str:
-    return output.get("text") or output.get("data", {}).get("text/plain", "")
 
 
 def write_times(name: str, run: Run, kind: str) -> None:
@@ -240,8 +230,7 @@ def write_reference(name: str) -> None:
 def take_share(worker: int, workers: int) -> None:
     """Keep this thread, and the processes that it starts, to the share of worker 0, 1, 2, ...
 
-    JAX starts a thread for each core that it may use; several JAX processes on the same cores
-    would spend their time waiting for each other. Does nothing on systems that cannot do it.
+    Several JAX processes with a thread for every core would wait for each other. Not on macOS.
     """
     if workers > 1 and hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
@@ -265,6 +254,7 @@ def main(arguments: list[str] | None = None) -> None:
             continue
         with tempfile.TemporaryDirectory() as empty:
             folder = RESULTS / path.stem / ("gpu" if options.gpu else str(options.seed))
+            (folder / "results.jsonl").unlink(missing_ok=True)
             environment = {"LABKIT_RESULTS": str(folder)}
             if options.times or options.gpu:  # a first-time reader has compiled nothing yet
                 environment["JAX_COMPILATION_CACHE_DIR"] = empty

@@ -36,9 +36,7 @@ from labkit import session
 
 session.start("{name}")"""
 FAILED = "pip could not install labkit and says why above. Check the network; run this cell again."
-UNPUBLISHED = (
-    "This copy is not published yet, so pip finds no labkit. In a clone of it, run `make lab`."
-)
+UNPUBLISHED = "This copy is not published, so pip finds no labkit. In a clone of it run `make lab`."
 BADGE = (
     "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
     "(https://colab.research.google.com/github/{repository}/blob/{branch}/notebooks/{name}.ipynb)"
@@ -47,18 +45,14 @@ BADGE_PATTERN = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]\([^)]*\)")
 TIME_PATTERN = re.compile(r"\*Run all\* takes [^.]*\.")
 TIME_OUTPUT = re.compile(r"(?m)^(Run all +)\S.*$")
 # Where pages name the repository: what to find, and what must be there.
-PLACES = (
-    (re.compile(r"git clone \S+\ncd \S+"), "git clone {url}\ncd {name}"),
-    (re.compile(r"git\+https://github\.com/[\w.-]+/[\w.-]+"), "git+{url}"),
-    (
-        re.compile(r"mybinder\.org/v2/gh/[^/\s]+/[^/\s]+/[^?\s]+"),
-        "mybinder.org/v2/gh/{slug}/{branch}",
+PLACES = {
+    r"git clone \S+\ncd \S+": "git clone {url}\ncd {name}",
+    r"git\+https://github\.com/[\w.-]+/[\w.-]+": "git+{url}",
+    r"mybinder\.org/v2/gh/[^/\s]+/[^/\s]+/[^?\s]+": "mybinder.org/v2/gh/{slug}/{branch}",
+    r"git-pull\?repo=[^&\s]+&branch=[^&\s]+&urlpath=lab%2Ftree%2F[^%\s]+": (
+        "git-pull?repo={quoted}&branch={branch}&urlpath=lab%2Ftree%2F{name}"
     ),
-    (
-        re.compile(r"git-pull\?repo=[^&\s]+&branch=[^&\s]+&urlpath=lab%2Ftree%2F[^%\s]+"),
-        "git-pull?repo={quoted}&branch={branch}&urlpath=lab%2Ftree%2F{name}",
-    ),
-)
+}
 ADDRESS_PATTERN = re.compile(r"https://github\.com/[A-Za-z0-9-]+/[\w.-]+")
 METADATA = {
     "accelerator": "GPU",
@@ -72,7 +66,6 @@ PLAN = re.compile(r"<!-- (plan (\w+) ([\d= ]+)) -->")
 HEADING = re.compile(r"^## ((\d+) .+)$", re.M)
 EXERCISE = re.compile(r"^### Exercise (\d+)\.(\d+)(?: — .*\([★☆]{3}, (\d+) min\))?[ \t]*$", re.M)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-INITIALS = re.compile(r"(?:[A-Z]\.[ -]?)+")
 
 
 def address() -> tuple[str, str]:
@@ -101,8 +94,7 @@ def published(url: str) -> bool:
 def setup(name: str) -> str:
     """The setup cell of one notebook."""
     url = address()[0]
-    reason = FAILED if published(url) else UNPUBLISHED
-    return SETUP.format(address=url, name=name, reason=reason)
+    return SETUP.format(address=url, name=name, reason=FAILED if published(url) else UNPUBLISHED)
 
 
 def places(text: str) -> str:
@@ -111,8 +103,8 @@ def places(text: str) -> str:
     slug = url.split("github.com/")[1]
     words = {"url": url, "branch": branch, "slug": slug, "name": slug.split("/")[1]}
     words["quoted"] = urllib.parse.quote(url, safe="")
-    for pattern, place in PLACES:
-        text = pattern.sub(lambda _, place=place: place.format(**words), text)
+    for pattern, place in PLACES.items():
+        text = re.sub(pattern, place.format(**words), text)
     return text
 
 
@@ -183,10 +175,8 @@ def summary(path: Path) -> str:
 def readme() -> str:
     rows = ["| Notebook | What you make | *Run all* | |", "|---|---|---|---|"]
     for path in notebooks(ROOT):
-        rows.append(
-            f"| [{title(path)}](notebooks/{path.name}) | {summary(path)} "
-            f"| {run_time(path.stem) or UNKNOWN} | {badge(path.stem)} |"
-        )
+        link, took = f"[{title(path)}](notebooks/{path.name})", run_time(path.stem) or UNKNOWN
+        rows.append(f"| {link} | {summary(path)} | {took} | {badge(path.stem)} |")
     return "\n".join(rows)
 
 
@@ -200,7 +190,7 @@ def index() -> str:
     for path in notebooks(ROOT):
         (picture,) = (cell for cell in read(path).cells if "picture" in tags(cell))
         alt = picture.metadata.get("mystnb", {}).get("image", {}).get("alt", "not run yet")
-        parts += [f"## [{title(path)}](../notebooks/{path.name})"]
+        parts.append(f"## [{title(path)}](../notebooks/{path.name})")
         parts += [f"![{alt}](../labkit/pictures/{path.stem}.png)", summary(path)]
     return "\n\n".join(parts)
 
@@ -218,12 +208,8 @@ def status() -> str:
         cells = [f"[{title(path)}](../notebooks/{path.name})", *took, memory, *map(str, about)]
         rows.append(f"| {' | '.join(cells)} |")
         for run in filter(None, (cpu, gpu)):
-            used.setdefault(f"{run['device']}|{run['versions']}", []).append(path.stem[:2])
-    conditions = [
-        "- {} (notebooks {}): {}".format(key.split("|")[0], ", ".join(names), key.split("|")[1])
-        for key, names in used.items()
-    ]
-    return "\n".join([*rows, "", *conditions])
+            used.setdefault(f"{run['device']}: {run['versions']}", []).append(path.stem[:2])
+    return "\n".join([*rows, "", *(f"- {', '.join(names)} on {on}" for on, names in used.items())])
 
 
 def references() -> str:
@@ -254,8 +240,7 @@ def cited() -> list[tuple[str, list[str]]]:
 
 def _surname(work: str) -> str:
     """What to sort by: the first author's surname, or the first words if there is no author."""
-    first = work.split(",")[0].removesuffix(" et al.")
-    name = INITIALS.sub("", first) if INITIALS.match(first) else work
+    name = work.split(",")[0].removesuffix(" et al.").split(". ")[-1]
     plain = unicodedata.normalize("NFKD", name.strip("* "))  # ö sorts as o
     return "".join(c for c in plain if not unicodedata.combining(c)).casefold()
 
@@ -302,23 +287,23 @@ def machines() -> str:
     return "\n".join(rows)
 
 
-MARKED = {  # page → marker → what writes the lines between
-    "README.md": {"table": readme},
-    "_toc.yml": {"notebooks": contents},
-    "notebooks/notation.md": {},
-    "pages/hosting.md": {},
-    "pages/index.md": {"notebooks": index},
-    "pages/lecturers_guide.md": {"machines": machines},
-    "pages/references.md": {"references": references},
-    "pages/status.md": {"status": status},
+PAGES = {  # page: (marker, what writes the lines below it), or nothing but addresses
+    "README.md": ("table", readme),
+    "_toc.yml": ("notebooks", contents),
+    "notebooks/notation.md": None,
+    "pages/hosting.md": None,
+    "pages/index.md": ("notebooks", index),
+    "pages/lecturers_guide.md": ("machines", machines),
+    "pages/references.md": ("references", references),
+    "pages/status.md": ("status", status),
 }
 
 
 def page(name: str) -> str:
     """One of the pages as it should be. Raises ValueError if a marker is missing."""
-    text = places((ROOT / name).read_text("utf-8"))
-    for marker, lines in MARKED[name].items():
-        text = fill(text, marker, lines())
+    text, marked = places((ROOT / name).read_text("utf-8")), PAGES[name]
+    if marked:
+        text = fill(text, marked[0], marked[1]())
     for marker, lab, minutes in PLAN.findall(text):
         text = fill(text, marker, plan(lab, minutes))
     return text
@@ -337,7 +322,7 @@ def main(arguments: list[str] | None = None) -> None:
         notebook = read(path)
         stamp_notebook(notebook, path.stem)
         write(path, notebook)
-    for name in MARKED:
+    for name in PAGES:
         write(ROOT / name, page(name))
 
 
