@@ -1,20 +1,43 @@
-# Two commands for readers: `make lab` and `make test`. The rest is for maintainers.
-PYTHON ?= python3
+# Two commands for readers: `make lab` and `make test`. The rest is for maintainers: CONTRIBUTING.md.
+# The reference is Python 3.13; python3 serves as well. A candidate is run before it is chosen: one
+# of pyenv's may exist and not work.
+PYTHON ?= $(shell for python in python3.13 "$$HOME"/.pyenv/versions/3.13*/bin/python3.13 python3; do \
+	"$$python" -c "import ensurepip, venv" 2>/dev/null && echo "$$python" && break; done)
 BIN := .venv/bin
 READY := .venv/.ready
-CPU_TORCH := https://download.pytorch.org/whl/cpu
+EXTRAS := test,book
+JOBS ?= 2
 ROOT_FLAG := $(if $(filter 0,$(shell id -u)),--allow-root)
+export PIP_USER := 0
+# An environment is tried before it is trusted: one whose folder was renamed, whose Python is gone or
+# whose installation was cut short looks whole.
+WORKS := $(BIN)/python -I -c "import importlib.util as i, os, ensurepip, pip, jupyterlab, nbval, ruff; \
+	assert os.path.samefile(os.path.dirname(i.find_spec('labkit').origin), 'labkit')"
+BROKEN := $(shell $(WORKS) >/dev/null 2>&1 || echo broken)
 
-.PHONY: lab test book site-test student execute stamp publish-address colab bench clean
+.PHONY: lab update test gpu book site-test student grade run refresh stamp publish-address colab bench clean $(BROKEN)
 
 lab: $(READY)  ## open JupyterLab on the course; ARGS="--no-browser --port 9999" passes options on
-	$(BIN)/jupyter lab $(ROOT_FLAG) $(ARGS) notebooks/00_start_here.ipynb
+	-@$(BIN)/python -m nbformat.sign notebooks/*.ipynb >/dev/null 2>&1
+	$(BIN)/python -m jupyterlab $(ROOT_FLAG) $(ARGS) notebooks/00_start_here.ipynb
 
-test: $(READY)  ## unit tests, structure tests and every notebook
-	LABKIT_RESULTS=$(CURDIR)/_build/results $(BIN)/python -m pytest $(ARGS)
+update:  ## the newest version; what you changed or ran in notebooks/ is first copied to mine/
+	@mine="mine/$$(date +%Y-%m-%d-%H%M%S)"; git diff --name-only --relative HEAD -- notebooks \
+	  | while read -r name; do mkdir -p "$$mine" && cp "$$name" "$$mine/" && echo "$$name is kept in $$mine"; done
+	git checkout HEAD -- notebooks
+	git pull --ff-only
+
+test: $(READY)  ## unit tests, structure tests and every notebook; ARGS="-k fit" selects, JOBS=1: one at a time
+	LABKIT_RESULTS="$(CURDIR)/_build/test-results" $(BIN)/python -m pytest \
+	  $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist loadfile --no-loadscope-reorder) $(ARGS)
+
+gpu: $(READY)  ## with an NVIDIA GPU on Linux: its times for the status page and README
+	$(BIN)/python -m pip install --quiet --editable ".[gpu]"
+	$(BIN)/python -m tools.run --gpu $(ARGS)
+	$(BIN)/python -m tools.refresh --seen
 
 book: $(READY)  ## the website, in _build/html
-	$(BIN)/jupyter-book build -W -n --keep-going . $(ARGS)
+	$(BIN)/python -c "from jupyter_book.cli.main import main; main()" build -W -n --keep-going . $(ARGS)
 
 site-test: $(READY)  ## the website, built and then tried in headless Chromium
 	$(MAKE) book ARGS=--all
@@ -28,10 +51,16 @@ colab: $(READY)  ## every notebook in Colab's versions, labkit installed by its 
 student: $(READY)  ## the notebooks without solutions, answers and outputs, in _build/student
 	$(BIN)/python -m tools.student $(ARGS)
 
-execute: $(READY)  ## run the notebooks in place on MNIST, from clean kernels
-	$(BIN)/python -m tools.execute $(ARGS)
+grade: $(READY)  ## ARGS="FOLDER --csv class.csv": judge submitted notebooks
+	$(BIN)/python -m tools.grading $(ARGS)
 
-stamp: $(READY)  ## write badges, setup cells and times into notebooks and README
+run: $(READY)  ## run notebooks in place on MNIST, from clean kernels; ARGS="notebooks/03_..."
+	$(BIN)/python -m tools.run $(ARGS)
+
+refresh: $(READY)  ## bring everything stored up to date, on an idle machine; ARGS=--dry-run says what
+	$(BIN)/python -m tools.refresh $(ARGS)
+
+stamp: $(READY)  ## write badges, setup cells, times, tables into notebooks and pages
 	$(BIN)/python -m tools.stamp
 
 publish-address: $(READY)  ## REPO=https://github.com/owner/name: write the address everywhere
@@ -43,19 +72,13 @@ bench: $(READY)  ## on an idle machine: our training against textbook loops and 
 
 clean:
 	rm -rf .venv _build .pytest_cache .ruff_cache *.egg-info
-	find labkit notebooks tests tools -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
+	find labkit notebooks tests tools \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 
-# PyPI's torch for Linux on x86-64 is the CUDA build (5 GB), so PyTorch's own CPU index is asked
-# first, once and briefly, and alone (--isolated): a CPU torch beside PyPI's torchvision does not
-# import. Where it cannot be reached PyPI serves.
-$(READY): pyproject.toml Makefile
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "The Energy Lab needs Python 3.11 or newer; set PYTHON=..., found:"; $(PYTHON) --version; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@if [ "$$(uname -sm)" = "Linux x86_64" ]; then \
-	  $(BIN)/python -m pip install --isolated --quiet --retries 0 --timeout 5 --index-url $(CPU_TORCH) torch torchvision 2>/dev/null \
-	    || echo "PyTorch's CPU index cannot be reached; PyPI's larger build will do."; fi
-	$(BIN)/python -m pip install --quiet --editable ".[lab,test,book]"
-	@$(BIN)/python -c "import torchvision" || \
-	  { echo "torchvision does not import beside this torch; run 'make clean' and try again."; exit 1; }
+$(READY): pyproject.toml $(BROKEN)
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "The Energy Lab needs Python 3.11 or newer with venv; set PYTHON=..., found: $(PYTHON)"; exit 1; }
+	@echo "Making the environment in .venv; this takes a minute or two."
+	$(if $(BROKEN),"$(PYTHON)" -m venv --clear .venv)
+	$(BIN)/python -m pip install --quiet --editable ".[$(EXTRAS)]"
+	@$(WORKS) || { echo "The new environment does not work, see above; 'make clean' and try again."; exit 1; }
 	@touch $(READY)

@@ -106,8 +106,7 @@ def shift_seeds(shift: int) -> None:
         return new
 
     jax.random.key, jax.random.PRNGKey = shifted(jax.random.key), shifted(jax.random.PRNGKey)
-    for name in ("default_rng", "RandomState", "seed"):
-        setattr(numpy.random, name, shifted(getattr(numpy.random, name)))
+    numpy.random.default_rng = shifted(numpy.random.default_rng)
     data.batches = shifted(data.batches)
 
 
