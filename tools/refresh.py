@@ -1,12 +1,13 @@
 """Bring everything stored up to date, in the right order: outputs, run times, pictures and results
 of the notebooks, the reference, the capstone, the values seen, every stamped line, the benchmark.
 
-usage: python -m tools.refresh [--dry-run] [--all]
+usage: python -m tools.refresh [--dry-run | --all | --seen]
 
 A step is left out if what it depends on did not change since it last ran: the code of its notebook
 (not its text), labkit, the files that it reads. The fingerprints are in tools/refresh.json, which
 belongs into the commit. Run it on an idle machine with MNIST, since it measures times. Interrupted,
-it goes on with the step that was not finished. `--all` runs every step, as after a new JAX.
+it goes on with the step that was not finished. `--all`, as after a new JAX, runs every step;
+`--seen` none, it only adds the values seen and stamps.
 """
 
 import argparse
@@ -87,13 +88,20 @@ def add_seen() -> None:
     write(EXPECTED, text)
 
 
+def finish() -> None:
+    """What takes seconds and changes nothing if all is up to date."""
+    add_seen()
+    subprocess.run([sys.executable, "-m", "tools.stamp"], cwd=ROOT, check=True)
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dry-run", action="store_true", help="print what would run")
     parser.add_argument("--all", action="store_true", help="run every step")
+    parser.add_argument("--seen", action="store_true", help="only what takes seconds")
     options = parser.parse_args(arguments)
     state = json.loads(STATE.read_text("utf-8")) if STATE.is_file() and not options.all else {}
-    for step in steps():
+    for step in () if options.seen else steps():
         if state.get(step.name) == fingerprint(step):
             continue
         print(f"{step.name}: python -m {' '.join(step.command)}", flush=True)
@@ -102,8 +110,7 @@ def main(arguments: list[str] | None = None) -> None:
             state[step.name] = fingerprint(step)
             write(STATE, json.dumps(state, indent=1, sort_keys=True) + "\n")
     if not options.dry_run:
-        add_seen()
-        subprocess.run([sys.executable, "-m", "tools.stamp"], cwd=ROOT, check=True)
+        finish()
 
 
 if __name__ == "__main__":

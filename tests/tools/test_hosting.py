@@ -215,7 +215,7 @@ def test_the_link_for_the_class_copies_the_course(tmp_path):
 
 def test_the_page_is_plain_markdown_stamped_with_the_address():
     text = PAGE.read_text("utf-8")
-    assert stamp.places(text) == text, "run `make stamp`"
+    assert stamp.stamp_places(text) == text, "run `make stamp`"
     assert set(re.findall(r"^```(.*)$", text, re.M)) == {"", "python"} and ":::" not in text
     for target in re.findall(r"\]\((?!https?://|#)([^)\s]+)\)", text):
         assert (PAGE.parent / target).exists(), target
