@@ -11,7 +11,8 @@ ROOT_FLAG := $(if $(filter 0,$(shell id -u)),--allow-root)
 export PIP_USER := 0
 # An environment is tried before it is trusted: one whose folder was renamed, whose Python is gone or
 # whose installation was cut short looks whole.
-WORKS := $(BIN)/python -I -c "import importlib.util as i, os, ensurepip, pip, jupyterlab, nbval, ruff; \
+WORKS := $(BIN)/python -I -c "import importlib.util as i, os, pip; \
+	assert all(map(i.find_spec, ('jupyterlab', 'nbval', 'ruff', 'jupyter_book'))); \
 	assert os.path.samefile(os.path.dirname(i.find_spec('labkit').origin), 'labkit')"
 BROKEN := $(shell $(WORKS) >/dev/null 2>&1 || echo broken)
 
