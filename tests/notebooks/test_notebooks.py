@@ -1,38 +1,31 @@
 """The structure of every notebook: anatomy, tags, stored outputs, links, stamps."""
 
 import copy
-import datetime
 import json
 import re
-import shutil
 import statistics
 import subprocess
+import sys
+import tempfile
 import tomllib
 
 import nbformat
 import pytest
 
 from labkit import check
-from labkit.exercises import core
-from tools import ROOT, execute, plan, stamp
+from tools import ROOT, notebooks, read, stamp
+from tools import tags as tags_of
 
-PATHS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+EXPECTED = tomllib.loads((ROOT / "labkit" / "expected.toml").read_text("utf-8"))
+PATHS = notebooks()
 TAGS = {"setup", "exercise", "check", "solution", "hide-input", "nbval-check-output"}
 TAGS |= {"timing", "picture"}
 HEADING = re.compile(r"### Exercise (\d+)\.(\d+) — .+ \([★☆]{3}, \d+ min\)")
 each = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 
 
-def read(path):
-    return nbformat.read(path, as_version=4)
-
-
 def code_cells(path):
     return [cell for cell in read(path).cells if cell.cell_type == "code"]
-
-
-def tags_of(cell):
-    return set(cell.metadata.get("tags", []))
 
 
 def text_of(path):
@@ -52,8 +45,12 @@ def test_was_executed_from_top_to_bottom_and_all_went_well(path):
     assert not [o.text for o in outputs if o.get("name") == "stderr"]
     stored = json.dumps(outputs, ensure_ascii=False)
     assert not re.search(r"/(root|home|tmp|work|Users)/|Warning|✗", stored)
-    dataset = next(o.text for c in cells if "setup" in tags_of(c) for o in c.outputs if "text" in o)
-    assert "MNIST (LeCun" in dataset, "stored outputs are made from MNIST"
+
+
+@each
+def test_outputs_are_made_from_mnist(path):
+    setup = next(c for c in code_cells(path) if "setup" in tags_of(c))
+    assert "MNIST (LeCun" in "".join(o.get("text", "") for o in setup.outputs)
 
 
 @each
@@ -75,6 +72,9 @@ def test_begins_and_ends_as_every_notebook_does(path):
     assert 3 <= len(objectives) <= 5
     for part in ("## What you learned", "**Where next**", "## References"):
         assert part in text
+    onward = text.split("**Where next**")[1].split("## References")[0]
+    after = PATHS[PATHS.index(path) + 1 :]
+    assert not after or f"]({after[0].name})" in onward, "the next notebook is next"
     assert text.count("<details>") == text.count("</details>") >= 3
     assert "```{" not in text and ":::" not in text, "plain Markdown only"
     broken = re.findall(r"[\x00-\x09\x0b-\x1f]|\n(?:Vert|ight|angle|ho)\b", text)
@@ -120,8 +120,9 @@ def test_exercises_have_four_cells_and_a_check(path):
         assert checked.outputs[0].text.rstrip().endswith("not attempted yet")
         assert f"def {name}_solution(" in solution.source
         assert solution.source.endswith(f"{call}{name}_solution)")
-        assert solution.outputs[0].text.startswith("✓")
-        assert callable(getattr(check, f"exercise_{notebook}_{exercise}"))
+        assert solution.outputs[0].text.startswith(("✓", "the solution passes"))
+        judge = getattr(check, f"exercise_{notebook}_{exercise}")
+        assert f" — {judge.title} (" in cells[i].source, "run `make stamp`"
 
 
 @each
@@ -159,22 +160,33 @@ def test_results_have_expected_ranges(path):
     names = [
         n for c in code_cells(path) for n in re.findall(r'check\.result\(\s*"([^"]+)"', c.source)
     ]
-    assert names and set(names) <= set(core._expected())
+    assert names and set(names) <= set(EXPECTED)
+    assert not [name for name in names if "speed" in name], "measured times are printed"
 
 
 @each
 def test_what_is_stored_is_what_a_run_would_say_today(path):
-    """Ranges and run times stand in files of their own, and go on changing after a run."""
+    """Ranges are in a file of their own, and go on changing after a run."""
     text = "".join(o.get("text", "") for cell in code_cells(path) for o in cell.outputs)
     shown = re.findall(r"✓ (\S+/\S+) = [^(]+ \(expected (.+?) on mnist\)", text)
     assert shown
     for name, span in shown:
-        entry = core._expected()[name]
-        low, high = (core._show(end, entry) for end in entry["mnist"]["range"])
-        assert span == f"{low} to {high}", f"{name}: run `make execute`"
-    took = int(re.search(r"Run all .*took (\d+) s", text)[1])
-    measured = plan.measured(ROOT)[path.stem]["cpu"]["seconds"]
-    assert 0.5 <= took / measured <= 2, "run `make execute`"  # as `execute.same_story` has it
+        low, high = (check._show(end, EXPECTED[name]) for end in EXPECTED[name]["mnist"]["range"])
+        assert span == f"{low} to {high}", f"{name}: run `make refresh`"
+
+
+def test_a_run_time_is_the_same_wherever_it_is_said():
+    pages = [line for name in stamp.PAGES for line in (ROOT / name).read_text("utf-8").splitlines()]
+    for path in PATHS:
+        head, setup, *_ = read(path).cells
+        cpu = stamp.measured().get(path.stem, {}).get("cpu")
+        if cpu:  # a new notebook may be unmeasured
+            assert f"*Run all* takes {cpu['seconds']} s on a {cpu['device']}" in head.source
+            assert f"took {cpu['seconds']} s on {cpu['device']}\n" in setup.outputs[0].text
+            starts = f"| [{path.stem[:2]} · ", f"| {path.stem[:2]} |"
+            rows = [line for line in pages if line.startswith(starts)]
+            assert len(rows) == 3, "README, status page, guide"
+            assert all(re.search(rf"\| {cpu['seconds']}\ss\b", row) for row in rows), rows
 
 
 @each
@@ -184,120 +196,28 @@ def test_size(path):
 
 def test_every_expected_range_is_used():
     sources = "\n".join(cell.source for path in PATHS for cell in code_cells(path))
-    assert not [name for name in core._expected() if f'"{name}"' not in sources]
+    assert not [name for name in EXPECTED if f'"{name}"' not in sources]
 
 
-def test_readme_and_book_list_every_notebook():
-    readme = (ROOT / "README.md").read_text("utf-8")
-    assert stamp.stamp_readme(readme) == readme, "run `make stamp`"
-    assert stamp.readme_table() in readme and f"git clone {stamp.address()[0]}\n" in readme
-    toc = (ROOT / "_toc.yml").read_text("utf-8")
-    assert [path.stem for path in PATHS if f"notebooks/{path.stem}\n" not in toc] == []
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_range_holds_what_was_seen_and_is_not_much_wider(name):
+    """The rule is in the head of labkit/expected.toml."""
+    for dataset in {"mnist", "digits"} & set(EXPECTED[name]):
+        (low, high), seen = (EXPECTED[name][dataset][key] for key in ("range", "seen"))
+        assert low <= min(seen) <= max(seen) <= high
+        size = max(map(abs, seen))
+        beyond = max(3 * (max(seen) - min(seen)), size * (0.2 if len(seen) > 2 else 1))
+        beyond = max(beyond, 3) if name.endswith("_units") else beyond
+        assert low >= min(seen) - 1.001 * beyond and high <= max(seen) + 1.001 * beyond, dataset
 
 
-def tracked(pattern):
-    """The tracked files, tests apart, whose text holds the pattern, with what it found there."""
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
-    if listed.returncode:
-        pytest.skip("not a git checkout")
-    found = {}
-    for name in filter(None, listed.stdout.split("\0")):
-        if not name.startswith("tests/") and (ROOT / name).is_file():
-            text = (ROOT / name).read_bytes().decode("utf-8", "ignore").replace("%2F", "/")
-            if hits := set(re.findall(pattern, text)):
-                found[name] = hits
-    return found
-
-
-def test_the_address_agrees_wherever_it_stands():
-    slug = stamp.address()[0].split("github.com/")[1]
-    found = tracked(rf"(?<!lab/)\b[\w.-]+/{re.escape(slug.split('/')[1])}\b")
-    assert {"README.md", "_config.yml", "pages/hosting.md"} < set(found)
-    for name, hits in found.items():
-        assert hits == {slug}, f"{name}: run `make stamp`"
-
-
-def test_publishing_writes_the_address_everywhere(tmp_path, monkeypatch, capsys):
-    before, new = stamp.address()[0], "https://github.com/someone/lab.book"
-    slug = before.split("github.com/")[1]
-    named = tracked(re.escape(slug))
-    assert len(named) > 5
-    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
-    for name in {*named, "labkit/times.toml"}:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        shutil.copy(ROOT / name, tmp_path / name)
-    monkeypatch.setattr(stamp, "ROOT", tmp_path)
-    for bad in ("someone/lab", "https://example.org/a/b", new + "/tree/main"):
-        with pytest.raises(SystemExit):
-            stamp.main([bad])
-        assert "https://github.com/owner/name" in capsys.readouterr().err
-        assert stamp.address()[0] == before
-    stamp.main([new + ".git/"])
-    for name in named:
-        text = (tmp_path / name).read_text("utf-8").replace("%2F", "/")
-        assert slug not in text and "someone/lab.book" in text, name
-    readme = (tmp_path / "README.md").read_text("utf-8")
-    assert "git clone https://github.com/someone/lab.book\ncd lab.book" in readme
-    cell = stamp.setup("00_start_here")
-    assert stamp.UNPUBLISHED not in cell and stamp.FAILED in cell
-    link = "git-pull?repo=https%3A%2F%2Fgithub.com%2Fsomeone%2Flab.book&branch=main"
-    assert link in (tmp_path / "pages/hosting.md").read_text("utf-8")
-
-
-def output(text):
-    return [nbformat.v4.new_output("stream", name="stdout", text=text)]
-
-
-def test_times_are_kept_while_they_tell_the_same_story():
-    kept = execute.same_story
-    assert kept(output("loop 14.2 ms, 5.1 times"), output("loop 12.9 ms, 5.4 times"))
-    assert not kept(output("loop 14.2 ms"), output("loop 40.0 ms"))
-    assert not kept(output("loop 14.2 ms"), output("scan 14.2 ms"))
-    assert not kept(output("loop 14.2 ms"), [])
-
-
-def test_times_are_written_beside_others_and_sections_by_heading(tmp_path, monkeypatch):
-    monkeypatch.setattr(execute, "TIMES", tmp_path / "times.toml")
-    execute.TIMES.write_text("# a comment\n[01_a.gpu]\nseconds = 3\ndevice = 'GPU'\n", "utf-8")
-    run = execute.Run(12.4, {"Setup": 1.26, '1 A "quoted" heading': 2.0}, 1.04)
-    execute.write_times({"01_a": run}, "cpu", {"device": "2-core CPU", "dataset": "MNIST"})
-    text = execute.TIMES.read_text("utf-8")
-    written = tomllib.loads(text)["01_a"]
-    assert text.startswith("# a comment\n") and written["gpu"]["seconds"] == 3
-    assert written["sections"] == {"Setup": 1.3, '1 A "quoted" heading': 2.0}
-    assert (written["cpu"]["seconds"], written["cpu"]["memory"]) == (12, 1.0)
-    assert written["cpu"]["date"] == datetime.date.today()
-
-
-def test_execute_gives_no_diff_the_second_time_and_keeps_the_file_when_a_cell_fails(tmp_path):
-    source = 'print("about", __import__("time").perf_counter_ns() % 7 + 8, "ms")'
-    picture = (
-        "from labkit import plot; import matplotlib.pyplot as plt\n"
-        'plot.show(plt.subplots()[0], alt="an empty figure, for a test")'
-    )
-    cells = [
-        nbformat.v4.new_code_cell("1 + 1", metadata={"tags": ["setup"]}),
-        nbformat.v4.new_code_cell(source, metadata={"tags": ["timing"]}),
-        nbformat.v4.new_code_cell(picture, metadata={"tags": ["picture"]}),
-    ]
-    path = tmp_path / "notebook.ipynb"
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
-    pictures, execute.PICTURES = execute.PICTURES, tmp_path / "pictures"
-    try:
-        run = execute.execute(path)
-        assert list(run.sections) == ["Setup"] and 0 < run.sections["Setup"] < run.seconds
-        assert run.memory is None or 0.01 < run.memory < 4
-        first = path.read_bytes()
-        execute.execute(path)
-        assert path.read_bytes() == first
-        assert (tmp_path / "pictures" / "notebook.png").is_file()
-        assert "image/png" in str(read(path).cells[0].outputs)
-        broken = read(path)
-        broken.cells[1].source = "1 / 0"
-        nbformat.write(broken, path)
-        before = path.read_bytes()
-        with pytest.raises(Exception, match="ZeroDivisionError"):
-            execute.execute(path)
-        assert path.read_bytes() == before
-    finally:
-        execute.PICTURES = pictures
+def test_a_busy_machine_does_not_make_nbval_give_up():
+    """What a cell printed arrives seven seconds after its end; nbval alone waits five."""
+    late = "get_ipython().kernel.iopub_thread.schedule(lambda: __import__('time').sleep(7))"
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(late)])
+    (ROOT / "_build").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=ROOT / "_build") as folder:
+        nbformat.write(book, f"{folder}/late.ipynb")
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", folder]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert "1 passed" in done.stdout, done.stdout
