@@ -207,8 +207,7 @@ def merge(paths: list[Path]) -> dict[str, np.ndarray]:
             runs.append({key: saved[key] for key in saved.files})
     first = runs[0]
     numbers = [k for k, v in first.items() if v.ndim == 0 and v.dtype.kind in "biuf"]
-    numbers = [k for k in numbers if not k.endswith("_ms") and "seconds" not in k]
-    numbers = [k for k in numbers if all(k in run for run in runs)]
+    numbers = [k for k in numbers if not re.search("_ms$|seconds", k) and all(k in r for r in runs)]
     dataset = json.loads(str(first["about"]))["dataset"]
     if dataset != "mnist":
         raise SystemExit(f"the reference is made from MNIST, not from {dataset}")

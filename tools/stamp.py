@@ -233,15 +233,23 @@ def index() -> str:
 
 def status() -> str:
     """One row a notebook: its time and memory, on what data, when; then the devices."""
-    rows = ["| Notebook | CPU | GPU | Peak memory | Data | Date |", "|---|---|---|---|---|---|"]
     used: dict[str, list[str]] = {}
+    rows = [
+        "| Notebook | CPU | GPU | Peak memory | Longest wait | Data | Date |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for path in notebooks(ROOT):
         entry = measured().get(path.stem, {})
-        cpu, gpu = entry.get("cpu", {}), entry.get("gpu", {})
-        took = [f"{t['seconds']}\N{NO-BREAK SPACE}s" if t else UNKNOWN for t in (cpu, gpu)]
-        memory = f"{cpu['memory']:.1f}\N{NO-BREAK SPACE}GiB" if "memory" in cpu else UNKNOWN
-        about = [cpu.get("dataset", UNKNOWN), cpu.get("date", UNKNOWN)]
-        cells = [f"[{title(path)}](../notebooks/{path.name})", *took, memory, *map(str, about)]
+        cpu, gpu, parts = (entry.get(part, {}) for part in ("cpu", "gpu", "sections"))
+        longest = max(parts, key=parts.get, default="")
+        cells = [
+            f"[{title(path)}](../notebooks/{path.name})",
+            f"{cpu['seconds']} s" if cpu else UNKNOWN,
+            f"{gpu['seconds']} s" if gpu else UNKNOWN,
+            f"{cpu['memory']:.1f} GiB" if "memory" in cpu else UNKNOWN,
+            f"section {longest}: {parts[longest]:.0f} s" if longest else UNKNOWN,
+            *(str(cpu.get(about, UNKNOWN)) for about in ("dataset", "date")),
+        ]
         rows.append(f"| {' | '.join(cells)} |")
         for run in filter(None, (cpu, gpu)):
             used.setdefault(f"{run['device']}: {run['versions']}", []).append(path.stem[:2])
@@ -311,25 +319,13 @@ def plan(name: str, minutes: str) -> str:
     return "\n".join([*rows, f"| **in all** | **{sum(planned.values())}** | | |"])
 
 
-def machines() -> str:
-    """Run time and memory of every notebook, and the section that one waits for longest."""
-    rows = ["| Notebook | *Run all* | Memory | Longest wait |", "|---|---|---|---|"]
-    for name, entry in sorted(measured().items()):
-        parts = entry.get("sections", {})
-        memory = f"{entry['cpu']['memory']:.1f} GiB" if "memory" in entry["cpu"] else UNKNOWN
-        longest = max(parts, key=parts.get, default=None)
-        wait = f"section {longest}: {parts[longest]:.0f} s" if longest else UNKNOWN
-        rows.append(f"| {name[:2]} | {run_time(name)} | {memory} | {wait} |")
-    return "\n".join(rows)
-
-
 PAGES = {  # page: (marker, what writes the lines below it), or nothing but addresses
     "README.md": ("table", readme),
     "_toc.yml": ("notebooks", contents),
     "notebooks/notation.md": None,
     "pages/hosting.md": None,
     "pages/index.md": ("notebooks", index),
-    "pages/lecturers_guide.md": ("machines", machines),
+    "pages/lecturers_guide.md": ("status", status),
     "pages/references.md": ("references", references),
     "pages/status.md": ("status", status),
 }
