@@ -29,7 +29,7 @@ SEEDS = (1, 2)  # beside 0, which is the notebooks' own
 
 
 class Step(NamedTuple):
-    """A command (what follows `python -m`) and the files that decide whether it has to run."""
+    """What to run with this Python, and the files that decide whether it has to run."""
 
     name: str
     command: list[str]
@@ -38,20 +38,24 @@ class Step(NamedTuple):
 
 def steps() -> Iterator[Step]:
     """All steps in order; those before it have run when the next is asked for."""
+    code = [ROOT / "labkit" / f"{name}.py" for name in ("compare/judge", "data", "fit")]
+    export = "from labkit.compare import judge; judge.export('labkit/compare/recorded')"
+    yield Step("judge", ["-c", export], code)
     labkit = sorted((ROOT / "labkit").rglob("*.py"))
+    labkit += sorted((ROOT / "labkit" / "compare" / "recorded").iterdir())
     models = [path for path in notebooks(ROOT) if "answers.save(" in content(path)]
     for path in sorted(notebooks(ROOT), key=lambda path: "answers.collect(" in content(path)):
         name = path.relative_to(ROOT).as_posix()
         needs = [path, *labkit]
         if "answers.collect(" in content(path):
             needs += sorted(run.REFERENCE.glob("*.npz"))
-        yield Step(path.stem, ["tools.run", "--times", name], needs)
+        yield Step(path.stem, ["-m", "tools.run", "--times", name], needs)
         for seed in SEEDS if path in models else ():
-            yield Step(f"{path.stem} {seed}", ["tools.run", "--seed", str(seed), name], needs)
+            yield Step(f"{path.stem} {seed}", ["-m", "tools.run", "--seed", str(seed), name], needs)
         if path in models:
-            yield Step(f"{path.stem} merged", ["tools.run", "--merge", name], needs)
+            yield Step(f"{path.stem} merged", ["-m", "tools.run", "--merge", name], needs)
     bench = sorted((ROOT / "tools" / "bench").glob("*.py"))
-    yield Step("bench", ["tools.bench"], [*bench, ROOT / "labkit" / "fit.py", *models])
+    yield Step("bench", ["-m", "tools.bench"], [*bench, ROOT / "labkit" / "fit.py", *models])
 
 
 def content(path: Path) -> str:
@@ -104,9 +108,9 @@ def main(arguments: list[str] | None = None) -> None:
     for step in () if options.seen else steps():
         if state.get(step.name) == fingerprint(step):
             continue
-        print(f"{step.name}: python -m {' '.join(step.command)}", flush=True)
+        print(f"{step.name}: python {' '.join(step.command)}", flush=True)
         if not options.dry_run:
-            subprocess.run([sys.executable, "-m", *step.command], cwd=ROOT, check=True)
+            subprocess.run([sys.executable, *step.command], cwd=ROOT, check=True)
             state[step.name] = fingerprint(step)
             write(STATE, json.dumps(state, indent=1, sort_keys=True) + "\n")
     if not options.dry_run:
