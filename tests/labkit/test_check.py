@@ -67,14 +67,6 @@ def test_results_are_recorded_also_when_they_fail(ranges, monkeypatch, tmp_path)
     assert {"jax", "python", "numpy"} <= first["versions"].keys() and first["device"]
 
 
-def test_expected_ranges_are_ranges_for_both_datasets_with_their_source():
-    for name, entry in core._expected().items():
-        for dataset in ("mnist", "digits"):
-            low, high = entry[dataset]["range"]
-            assert low < high, name
-            assert entry[dataset]["seen"], f"{name}: write the spread the range comes from"
-
-
 @core.exercise("9.9", "Twice")
 def twice(answer):
     core.expect(core.attempt(answer, 3.0), 6.0, {"the sign is wrong.": -6.0})

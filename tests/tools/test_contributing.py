@@ -22,14 +22,14 @@ def blocks(section):
 
 
 def exercise(number):
-    """The judge of an exercise, and its four cells."""
+    """The judge of an exercise, the cases of its test, and its four cells."""
     renamed = [(kind, text.replace("0.3", number).replace("0_3", number.replace(".", "_")))
                for kind, text in blocks("Add an exercise")]  # fmt: skip
-    (_, judge), *cells = renamed
+    (_, judge), (_, cases), *cells = renamed
     stub = int(number.split(".")[1])
     cells = [(kind, text.replace("double", f"double{stub}")) for kind, text in cells]
     marked = [], ["exercise"], ["check", "nbval-check-output"], ["solution", "nbval-check-output"]
-    return judge, [cell(*pair, *names) for pair, names in zip(cells, marked, strict=True)]
+    return judge, cases, [cell(*pair, *names) for pair, names in zip(cells, marked, strict=True)]
 
 
 def cell(kind, text, *names):
@@ -47,7 +47,10 @@ def test_the_page_can_be_followed_literally(tmp_path):
     exercises, books = tmp_path / "labkit" / "exercises", tmp_path / "notebooks"
 
     # Add an exercise: one function, four cells after those of 0.2.
-    judge, cells = exercise("0.3")
+    judge, cases, cells = exercise("0.3")
+    tried = tmp_path / "tests" / "exercises"
+    with open(tried / "nb00.py", "a", encoding="utf-8") as file:
+        file.write(cases)
     module = exercises / "nb00.py"
     text = module.read_text("utf-8")
     line = re.search(r"from labkit\.exercises\.core import (.*)", text)
@@ -65,10 +68,12 @@ def test_the_page_can_be_followed_literally(tmp_path):
     head, first, picture, end = (cell(*block) for block in blocks("Add a notebook"))
     picture.metadata["tags"] = ["picture"]
     parts, judges = [], [line[0].replace(line[1], "attempt, exercise, expect")]
+    tests = ["CASES = []"]
     for number in ("7.1", "7.2", "7.3"):
-        judge, cells = exercise(number)
-        parts, judges = parts + cells, [*judges, judge]
+        judge, cases, cells = exercise(number)
+        parts, judges, tests = parts + cells, [*judges, judge], [*tests, cases]
     (exercises / "nb07.py").write_text("\n\n\n".join(judges) + "\n", "utf-8")
+    (tried / "nb07.py").write_text("\n".join(tests) + "\n", "utf-8")
     held = [cell("python", 'check.that("1 is 1", 1 == 1)', "nbval-check-output") for _ in range(2)]
     setup = cell("python", "", "setup")
     book = [head, setup, first, *parts, *held, picture, end]
@@ -102,7 +107,7 @@ def test_the_page_can_be_followed_literally(tmp_path):
     said = python("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/notebooks", "-k", choice)
     assert re.search(r"\b4\d passed", said) and "failed" not in said, said
     said = python("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/tools/test_stamp.py",
-                  "-k", "every_page")  # fmt: skip
+                  "tests/exercises", "-k", "every_page or 0.3 or 7.1")  # fmt: skip
     assert "failed" not in said and "passed" in said, said
     done = "from labkit import check; check.exercise_0_3(lambda x: 2 * x); check.summary()"
     said = python("-c", done)
