@@ -197,6 +197,16 @@ def test_every_command_is_explained_and_passes_options_on():
     assert re.search(".*".join(map(re.escape, steps)), shown["gpu"], re.S)
 
 
+@needs_make
+@pytest.mark.skipif(not shutil.which("bash") or os.name == "nt", reason="needs bash")
+def test_ci_is_a_script_of_targets_that_exist():
+    script, makefile = ((ROOT / name).read_text("utf-8") for name in (".ci/run", "Makefile"))
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+    for target in re.findall(r"(?m)(?:^|[;{] ) *make ([a-z-]+)", script):
+        assert re.search(rf"(?m)^{target}:", makefile), target
+    assert "set -euo pipefail" in script
+
+
 def test_nothing_tracked_names_a_machine_or_holds_mnist():
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
     if listed.returncode:
