@@ -19,43 +19,52 @@ import yaml
 from tools import plan, references, status
 
 ROOT = Path(__file__).resolve().parents[1]
+STUDENT = "student"  # the branch of the student edition, with its notebooks at the root
 SETUP = """\
-# Setup, the same in every notebook: on Colab this installs labkit; elsewhere it is there already.
+# Setup, the same in every notebook: if labkit is missing, as on Colab, it is installed.
+from glob import glob
 from importlib.util import find_spec
 
 if not find_spec("labkit"):
-    %pip install --quiet "labkit @ git+{address}"
+    source = "git+{url}@v{version}"
+    source = max(glob("labkit-*.whl"), default=source)  # a wheel beside the notebook
+    %pip install --quiet "{{source}}"
 if not find_spec("labkit"):
     raise RuntimeError(
-        "{reason}"
+        "pip could not install labkit and says why above. Check the network and run "
+        "this cell again; in a clone of the course, run `make lab` instead."
     )
 from labkit import session
 
 session.start("{name}")"""
-FAILED = "pip could not install labkit and says why above. Check the network; run this cell again."
-UNPUBLISHED = (
-    "This copy is not published yet, so pip finds no labkit. In a clone of it, run `make lab`."
-)
-BADGE = (
+COLAB = (
     "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
-    "(https://colab.research.google.com/github/{repository}/blob/{branch}/notebooks/{name}.ipynb)"
+    "(https://colab.research.google.com/github/{slug}/blob/{place}.ipynb)"
 )
-BADGE_PATTERN = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]\([^)]*\)")
+BINDER = (  # for a repository that Colab cannot open
+    "[![Open in Binder](https://mybinder.org/badge_logo.svg)]"
+    "(https://mybinder.org/v2/{binder}?urlpath=lab%2Ftree%2F{name}.ipynb)"
+)
+BADGE_PATTERN = re.compile(r"\[!\[Open in (?:Colab|Binder)\]\([^)]*\)\]\([^)]*\)")
 TIME_PATTERN = re.compile(r"\*Run all\* takes [^.]*\.")
-# Where pages name the repository: what to find, and what must stand there.
+# Where pages name the repository: what to find, and what belongs there.
 PLACES = (
-    (re.compile(r"git clone \S+\ncd \S+"), "git clone {url}\ncd {name}"),
-    (re.compile(r"git\+https://github\.com/[\w.-]+/[\w.-]+"), "git+{url}"),
+    (r"git clone \S+\ncd \S+", "git clone {url}\ncd {folder}"),
+    (r"git\+https://[^\s\"@]+(?:@v[\w.]+)?", "git+{url}@v{version}"),
     (
-        re.compile(r"mybinder\.org/v2/gh/[^/\s]+/[^/\s]+/[^?\s]+"),
-        "mybinder.org/v2/gh/{slug}/{branch}",
+        r"mybinder\.org/v2/\S+?\?urlpath=lab%2Ftree%2F(?:notebooks%2F)?",
+        "mybinder.org/v2/{binder}?urlpath=lab%2Ftree%2F",
     ),
     (
-        re.compile(r"git-pull\?repo=[^&\s]+&branch=[^&\s]+&urlpath=lab%2Ftree%2F[^%\s]+"),
-        "git-pull?repo={quoted}&branch={branch}&urlpath=lab%2Ftree%2F{name}",
+        r"git-pull\?repo=[^&\s]+&branch=[^&\s]+&urlpath=lab%2Ftree%2F[^%\s]+%2F(?:notebooks%2F)?",
+        "git-pull?repo={quoted}&branch={student}&urlpath=lab%2Ftree%2F{folder}%2F",
     ),
 )
-ADDRESS_PATTERN = re.compile(r"https://github\.com/[A-Za-z0-9-]+/[\w.-]+")
+# GitHub allows no underscore in an account's name; GitLab and Gitea can be on any host.
+ADDRESS_PATTERN = re.compile(
+    r"https://(?:github\.com/[A-Za-z0-9-]+/[\w.-]+"
+    r"|(?!github\.com/)[\w.-]+(?::\d+)?(?:/\w[\w.-]*){2,})"
+)
 TABLE_PATTERN = re.compile(r"<!-- table -->.*<!-- /table -->", re.DOTALL)
 METADATA = {
     "accelerator": "GPU",
@@ -72,10 +81,13 @@ def address() -> tuple[str, str]:
 
 
 def write_address(url: str) -> None:
-    """Put the repository's address into _config.yml; ValueError where it is none of GitHub's."""
+    """Put the repository's address into _config.yml; ValueError if it cannot be one."""
     url = url.rstrip("/").removesuffix(".git")
     if not published(url):
-        raise ValueError(f"{url!r} is not of the form https://github.com/owner/name")
+        raise ValueError(
+            f"{url!r} is neither of the form https://github.com/owner/name nor the https:// "
+            "address of a project on GitLab or Gitea"
+        )
     config = ROOT / "_config.yml"
     text, found = re.subn(r"(?m)^(  url: ).*$", rf"\g<1>{url}", config.read_text("utf-8"))
     if found != 1:
@@ -84,31 +96,48 @@ def write_address(url: str) -> None:
 
 
 def published(url: str) -> bool:
-    """Whether the address can exist: GitHub allows no underscore in an account's name."""
+    """Whether the address can exist; that of a copy which nobody published cannot."""
     return bool(ADDRESS_PATTERN.fullmatch(url))
 
 
+def words() -> dict[str, str]:
+    """What the texts above name: the address and its parts, Binder's path to it, the version."""
+    url, branch = address()
+    slug, quoted = url.split("/", 3)[3], urllib.parse.quote(url, safe="")
+    place = f"gh/{slug}" if on_github() else f"git/{quoted}"
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    return {
+        "url": url, "branch": branch, "slug": slug, "folder": slug.split("/")[-1],
+        "quoted": quoted, "binder": f"{place}/{STUDENT}", "student": STUDENT,
+        "version": project["version"],
+    }  # fmt: skip
+
+
+def on_github() -> bool:
+    """Whether the repository is where Colab can open it."""
+    return address()[0].startswith("https://github.com/")
+
+
 def setup(name: str) -> str:
-    """The setup cell of one notebook."""
-    url = address()[0]
-    reason = FAILED if published(url) else UNPUBLISHED
-    return SETUP.format(address=url, name=name, reason=reason)
+    """The setup cell of one notebook; it installs the version that the notebook was made with."""
+    return SETUP.format(name=name, **words())
 
 
 def stamp_places(text: str) -> str:
     """A page with today's address wherever it names the repository to git, pip or a hub."""
-    url, branch = address()
-    slug = url.split("github.com/")[1]
-    words = {"url": url, "branch": branch, "slug": slug, "name": slug.split("/")[1]}
-    words["quoted"] = urllib.parse.quote(url, safe="")
     for pattern, place in PLACES:
-        text = pattern.sub(lambda _, place=place: place.format(**words), text)
+        new = place.format(**words())
+        text = re.sub(pattern, lambda _, new=new: new, text)
     return text
 
 
-def badge(name: str) -> str:
-    url, branch = address()
-    return BADGE.format(repository=url.split("github.com/")[1], branch=branch, name=name)
+def badge(name: str, student: bool = False) -> str:
+    """The badge that opens a notebook, or its student edition, in Colab.
+
+    Colab opens GitHub only: a notebook from elsewhere gets Binder's, with the student edition.
+    """
+    place = f"{STUDENT}/{name}" if student else f"{address()[1]}/notebooks/{name}"
+    return (COLAB if on_github() else BINDER).format(place=place, name=name, **words())
 
 
 def times(name: str) -> str:
@@ -133,7 +162,7 @@ def stamp_notebook(notebook, name: str) -> None:
             cell.source = TIME_PATTERN.sub(f"*Run all* takes {times(name)}.", cell.source)
         if "setup" in tags:
             cell.source = setup(name)
-        if "solution" in tags:
+        if "solution" in tags and cell.cell_type == "code":
             cell.metadata.tags = sorted({*tags, "hide-input"})
             cell.metadata.cellView = "form"
             cell.metadata.jupyter = {"source_hidden": True}
