@@ -152,8 +152,8 @@ def refuse_others(folder: Path) -> None:
     ours = {LISTED, "binder", *listed} if listed else set()
     for path in folder.rglob("*") if folder.is_dir() else [folder] * folder.exists():
         name = path.relative_to(folder).as_posix()
-        changed = name in listed and _sha256(path) != listed[name]
-        if changed or name not in ours or path.is_symlink():
+        file = path.is_file() and not path.is_symlink()
+        if name not in ours or name in listed and not (file and _sha256(path) == listed[name]):
             raise FileExistsError(
                 f"{folder} is left as it is: {path.name} is not, or no longer, what `make student` "
                 "wrote there. Move it away, or give another folder: make student ARGS=FOLDER"
