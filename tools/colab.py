@@ -3,21 +3,18 @@
 usage: python -m tools.colab [--as-is] [--student] [--jobs N] [NOTEBOOK ...]
        python -m tools.colab --prepare
 
-Makes an environment with the versions of Colab's image (VERSIONS below). A setup cell installs
-labkit into it, through git from a copy of this working tree at the published address and version;
-a package that the installation moved fails the lane. Then nbval runs each notebook in an empty
-folder with nothing but it, on the small digits: a failing check or an output that differs where it
-must not fails the lane.
+A setup cell installs labkit into an environment with the versions of Colab's image, through git
+from a copy of this working tree at the published address and version. Then nbval runs each notebook
+in an empty folder, on the small digits. A package that the installation moved fails the lane, and
+so do a failing check and an output that differs where it must not.
 
-The real torch and torchvision are not installed: a CUDA build of nearly 5 GB, which the course does
-not need. Empty packages of their names and versions stand in, so that pip sees what it would see on
-Colab. With --as-is nothing is made: the environment of this Python is used as it is, so that the
-weekly run can use Colab's image itself.
+The real torch and torchvision, a CUDA build of nearly 5 GB, are not needed; empty packages of their
+names stand in, so that pip sees what it would see on Colab. With --as-is nothing is made: the
+environment of this Python is used as it is, so that the weekly run can use Colab's own image.
 
-With --student the notebooks run as students get them, without solutions: one run then shows that
-they work untouched, in Colab's versions, and that every check says *not attempted yet*, as stored.
-With --jobs several run at once, each on its share of the cores. With --prepare nothing runs: the
-environment is made, for a later call.
+With --student the notebooks run as students get them: one run then shows that they work untouched,
+in Colab's versions, and that every check says *not attempted yet*, as stored. With --jobs several
+run at once, each on its share of the cores. --prepare only makes the environment.
 """
 
 import argparse
@@ -49,6 +46,7 @@ numpy==2.1.3 optax==0.2.8 scikit-learn==1.6.1 tqdm filelock
 """.split()
 # `notebook` is the page around the kernel, which ipywidgets 7 asks for.
 STAND_INS = "torch==2.11.0 torchvision==0.26.0 notebook==6.5.7".split()
+WIDGET = "application/vnd.jupyter.widget-view+json"
 # What a kernel on Colab has to do with the widgets of `plot.live`.
 WIDGETS = """\
 import google.colab  # as Colab's own kernel does
@@ -69,14 +67,11 @@ class Moved(Exception):
 
 def stand_in(folder: Path, name: str, version: str) -> Path:
     """A wheel of that name and version with nothing in it."""
-    about = {
-        "METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
-        "WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        "RECORD": "",
-    }
+    about = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    tags = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     path = folder / f"{name}-{version}-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
-        for file, text in about.items():
+        for file, text in {"METADATA": about, "WHEEL": tags, "RECORD": ""}.items():
             archive.writestr(f"{name}-{version}.dist-info/{file}", text)
     return path
 
@@ -99,7 +94,7 @@ def prepare() -> Path:
 
 def freeze(python: Path) -> list[str]:
     """What `pip freeze` lists: one line for each package."""
-    return _output([python, "-m", "pip", "freeze", "--all"]).splitlines()
+    return _run([python, "-m", "pip", "freeze", "--all"]).splitlines()
 
 
 def additions(before: list[str], after: list[str]) -> list[str]:
@@ -119,7 +114,7 @@ def publish(folder: Path, branch: str = "main") -> dict[str, str]:
     """Put this working tree into a git repository in `folder`, with the tag of its version; the
     variables that make git find it at the published address."""
     git = ["git", "-c", f"safe.directory={ROOT}"]  # the checkout may be someone else's
-    listed = _output([*git, "ls-files", "-z", "-co", "--exclude-standard"], cwd=ROOT)
+    listed = _run([*git, "ls-files", "-z", "-co", "--exclude-standard"], cwd=ROOT)
     for name in filter(None, listed.split("\0")):
         if (ROOT / name).is_file():
             target = folder / name
@@ -145,7 +140,7 @@ def redirect(address: str, target: str) -> dict[str, str]:
 def write_kernel(folder: Path, python: Path) -> dict[str, str]:
     """Make the lane's kernel known to Jupyter under the name `colab`."""
     kernel = folder / "kernels" / "colab"
-    kernel.mkdir(parents=True, exist_ok=True)
+    kernel.mkdir(parents=True)
     command = [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     about = {"argv": command, "display_name": "Colab's versions", "language": "python"}
     (kernel / "kernel.json").write_text(json.dumps(about), "utf-8")
@@ -171,10 +166,8 @@ def run(notebook: Path, environment: dict[str, str], for_students: bool = False)
         options = ["--nbval-lax", "--nbval-kernel-name=colab", "--nbval-cell-timeout=600"]
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", *options]
         began = time.perf_counter()
-        done = subprocess.run(
-            [*command, notebook.name], cwd=folder, env=environment, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+        done = subprocess.run([*command, notebook.name], cwd=folder, env=environment, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
         print(f"{done.stdout}{notebook.name}: {time.perf_counter() - began:.0f} s", flush=True)
         return not done.returncode
 
@@ -183,13 +176,10 @@ def _name(line: str) -> str:
     return re.split(r"==| @ ", line)[0].lower().replace("_", "-")
 
 
-def _run(command: list, **options) -> None:
-    subprocess.run([str(part) for part in command], check=True, **options)
-
-
-def _output(command: list, **options) -> str:
-    command = [str(part) for part in command]
-    return subprocess.run(command, check=True, capture_output=True, text=True, **options).stdout
+def _run(command: list, **options) -> str:
+    """Run a command, which must succeed; its standard output."""
+    options = {"check": True, "stdout": subprocess.PIPE, "text": True} | options
+    return subprocess.run([str(part) for part in command], **options).stdout
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -220,7 +210,7 @@ def main(arguments: list[str] | None = None) -> None:
         environment["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # a warning of the kernel's debugger
         os.environ["JUPYTER_PATH"] = environment["JUPYTER_PATH"]
         shown = run_cells(scratch, environment, stamp.setup("00_start_here"), WIDGETS)
-        if not any("application/vnd.jupyter.widget-view+json" in data for data in shown):
+        if not any(WIDGET in data for data in shown):
             raise SystemExit(f"plot.live shows no widget: {shown}")
         print("plot.live redraws when a control moves")
         try:
