@@ -147,13 +147,13 @@ def write_kernel(folder: Path, python: Path) -> dict[str, str]:
     return {"JUPYTER_PATH": str(folder)}
 
 
-def run_cells(folder: Path, environment: dict[str, str], *sources: str) -> list[dict]:
-    """Run these cells in one of the lane's kernels, in `folder`; the data that they display."""
+def run_cells(folder: Path, environment: dict[str, str], *sources: str) -> list:
+    """Run these cells in one of the lane's kernels, in `folder`; their outputs."""
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(s) for s in sources])
     NotebookClient(
         book, kernel_name="colab", timeout=600, resources={"metadata": {"path": str(folder)}}
     ).execute(env=environment)
-    return [output.get("data", {}) for cell in book.cells for output in cell.outputs]
+    return [output for cell in book.cells for output in cell.outputs]
 
 
 def run(notebook: Path, environment: dict[str, str], for_students: bool = False) -> bool:
@@ -210,7 +210,7 @@ def main(arguments: list[str] | None = None) -> None:
         environment["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # a warning of the kernel's debugger
         os.environ["JUPYTER_PATH"] = environment["JUPYTER_PATH"]
         shown = run_cells(scratch, environment, stamp.setup("00_start_here"), WIDGETS)
-        if not any(WIDGET in data for data in shown):
+        if WIDGET not in str(shown):
             raise SystemExit(f"plot.live shows no widget: {shown}")
         print("plot.live redraws when a control moves")
         try:

@@ -35,6 +35,7 @@ def bare(tmp_path):
         if not path.name.startswith(("labkit", "__editable__")):
             (site / path.name).symlink_to(path)
     alone = {"PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_CONFIG_FILE": os.devnull}
+    alone["PIP_QUIET"] = "1"
     environment = DIGITS | alone | colab.write_kernel(tmp_path / "jupyter", python)
     environment["PATH"] = f"{python.parent}{os.pathsep}{environment['PATH']}"
 
@@ -54,14 +55,15 @@ def test_the_folder_handed_out_works_without_github(bare, tmp_path):
     folder = (tmp_path / "stick").rename(tmp_path / "a stick, copied")
     readme = (folder / "README.md").read_text("utf-8")
     install, start = re.search(r"^```\n(.*?)\n```", readme, re.M | re.S)[1].splitlines()
-    pip = f"{bare.python} -m {install}"
-    subprocess.run(pip, shell=True, cwd=folder, env=bare.environment, check=True)
     assert start == "jupyter lab"
-    where = "import labkit; print(labkit.__file__)"
-    found = subprocess.check_output([bare.python, "-c", where], cwd=folder, text=True)
-    assert Path(found).is_relative_to(tmp_path / "bare")
-    remove = [bare.python, "-m", "pip", "uninstall", "--yes", "labkit"]
-    subprocess.run(remove, env=bare.environment, check=True, capture_output=True)
+
+    def run(command):
+        whole = f'"{bare.python}" {command}'
+        return subprocess.check_output(whole, shell=True, cwd=folder, env=bare.environment)
+
+    run(f"-m {install}")
+    assert b"bare" in run('-c "import labkit; print(labkit.__file__)"')
+    run("-m pip uninstall --yes labkit")
     notebook = nbformat.read(folder / "00_start_here.ipynb", as_version=4)
     assert notebook.cells[1].source == SETUP
     assert "Run all   took " in bare(SETUP, folder)
@@ -127,7 +129,7 @@ def test_the_lane_fails_where_a_notebook_fails_or_says_something_else(tmp_path, 
     assert not colab.run(notebook(tmp_path, "raise ValueError", "", []), environment)
     monkeypatch.setenv("JUPYTER_PATH", environment["JUPYTER_PATH"])
     shown = colab.run_cells(tmp_path, environment | {"PYTHONPATH": str(ROOT)}, colab.WIDGETS)
-    assert any(colab.WIDGET in data for data in shown)
+    assert colab.WIDGET in str(shown)
 
 
 def test_the_published_copy_is_this_working_tree(tmp_path):
