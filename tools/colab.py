@@ -38,14 +38,14 @@ from nbclient import NotebookClient
 
 from tools import ROOT, cores, notebooks, read, stamp, student
 
-BUILD, READY = ROOT / "_build" / "colab", "packages.txt"
+BUILD = ROOT / "_build" / "colab"
 # Colab's image of August 2026, as far as labkit and the notebooks meet it; never labkit's extras.
 VERSIONS = """
 ipykernel==6.17.1 ipython==7.34.0 ipywidgets==7.7.1 jax==0.7.2 jaxlib==0.7.2 matplotlib==3.10.0
 numpy==2.1.3 optax==0.2.8 scikit-learn==1.6.1 tqdm filelock
 """.split()
 # `notebook` is the page around the kernel, which ipywidgets 7 asks for.
-STAND_INS = "torch==2.11.0 torchvision==0.26.0 notebook==6.5.7".split()
+STAND_INS = "torch==2.11.0 torchvision==0.26.0 notebook==6.5.7 google_colab==1.0.0".split()
 WIDGET = "application/vnd.jupyter.widget-view+json"
 # What a kernel on Colab has to do with the widgets of `plot.live`.
 WIDGETS = """\
@@ -61,35 +61,33 @@ rate.value, start.value = 0.25, "random"
 assert drawn == [(0.5, "zero"), (0.25, "zero"), (0.25, "random")], drawn"""
 
 
-class Moved(Exception):
-    """An installation changed or removed a package that was there before."""
-
-
 def stand_in(folder: Path, name: str, version: str) -> Path:
-    """A wheel of that name and version with nothing in it."""
+    """A wheel of that name and version, empty but for the module `google.colab`."""
     about = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
     tags = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     path = folder / f"{name}-{version}-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
         for file, text in {"METADATA": about, "WHEEL": tags, "RECORD": ""}.items():
             archive.writestr(f"{name}-{version}.dist-info/{file}", text)
+        if name == "google_colab":
+            archive.writestr("google/colab/__init__.py", "")
     return path
 
 
-def prepare() -> Path:
-    """Make the environment with Colab's versions unless it is there; its Python.
+def prepare() -> tuple[Path, list[str]]:
+    """Make the environment with Colab's versions unless it is there; its Python and packages.
 
-    Other versions get another folder. READY in it lists what it holds before a setup cell runs.
+    Other versions get another folder. One in which a package has moved is made anew.
     """
     recipe = hashlib.sha256(repr([sys.version, VERSIONS, STAND_INS]).encode()).hexdigest()[:12]
-    python = BUILD / recipe / "bin" / "python"
-    if not (BUILD / recipe / READY).exists():
+    python, listed = BUILD / recipe / "bin" / "python", BUILD / recipe / "packages.txt"
+    if not listed.exists() or set(listed.read_text("utf-8").splitlines()) - set(freeze(python)):
         _run([sys.executable, "-m", "venv", "--clear", BUILD / recipe])
         with tempfile.TemporaryDirectory() as wheels:
             made = [stand_in(Path(wheels), *line.split("==")) for line in STAND_INS]
             _run([python, "-m", "pip", "install", "--quiet", *VERSIONS, *made])
-        (BUILD / recipe / READY).write_text("\n".join(freeze(python)), "utf-8")
-    return python
+        listed.write_text("\n".join(freeze(python)), "utf-8")
+    return python, listed.read_text("utf-8").splitlines()
 
 
 def freeze(python: Path) -> list[str]:
@@ -98,12 +96,11 @@ def freeze(python: Path) -> list[str]:
 
 
 def additions(before: list[str], after: list[str]) -> list[str]:
-    """The packages that an installation added; Moved if it changed or removed one."""
-    moved = sorted(set(before) - set(after))
-    if moved:
+    """The packages that an installation added; SystemExit if it changed or removed one."""
+    if moved := sorted(set(before) - set(after)):
         now = {_name(line): line for line in after}
         changes = [f"{line} became {now.get(_name(line), 'nothing')}" for line in moved]
-        raise Moved(
+        raise SystemExit(
             "the setup cell changed what Colab has installed: " + "; ".join(changes) + ". "
             "Lower the bound in pyproject.toml, or find out which dependency asks for more."
         )
@@ -190,34 +187,29 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--jobs", type=int, default=1, help="how many notebooks at once")
     parser.add_argument("--prepare", action="store_true", help="only make the environment")
     options = parser.parse_args(arguments)
-    python = Path(sys.executable) if options.as_is else prepare()
+    python = Path(sys.executable)
+    python, before = (python, freeze(python)) if options.as_is else prepare()
     if options.prepare:
         return
-    ready = python.parent.parent / READY
-    before = freeze(python) if options.as_is else ready.read_text("utf-8").splitlines()
-    if ours := {"labkit", "equinox", "jaxtyping"} & {_name(line) for line in before}:
+    if ours := {"labkit", "equinox", "jaxtyping"} & set(map(_name, before)):
         raise SystemExit(f"{python} has {', '.join(ours)} already, which Colab has not.")
-    if added := {_name(line) for line in freeze(python)} - {_name(line) for line in before}:
+    if added := set(map(_name, freeze(python))) - set(map(_name, before)):
         _run([python, "-m", "pip", "uninstall", "--quiet", "--yes", *added])
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         environment = {k: v for k, v in os.environ.items() if not k.startswith("LABKIT_")}
-        environment.pop("PYTHONPATH", None)
-        environment |= publish(scratch / "repository")
-        environment |= write_kernel(scratch / "jupyter", python)
-        environment |= {"LABKIT_DATASET": "digits", "LABKIT_DATA": str(scratch / "data")}
-        environment |= {"LABKIT_CACHE": str(scratch / "cache"), "TQDM_DISABLE": "1"}
-        environment["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # a warning of the kernel's debugger
+        environment |= publish(scratch / "repository") | write_kernel(scratch / "jupyter", python)
+        environment |= {
+            "LABKIT_DATASET": "digits", "LABKIT_DATA": str(scratch / "data"),
+            "LABKIT_CACHE": str(BUILD / "cache"),  # what one has compiled serves the others
+            "PYTHONPATH": "", "TQDM_DISABLE": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        }  # fmt: skip
         os.environ["JUPYTER_PATH"] = environment["JUPYTER_PATH"]
         shown = run_cells(scratch, environment, stamp.setup("00_start_here"), WIDGETS)
         if WIDGET not in str(shown):
             raise SystemExit(f"plot.live shows no widget: {shown}")
         print("plot.live redraws when a control moves")
-        try:
-            added = additions(before, freeze(python))
-        except Moved as error:
-            ready.unlink(missing_ok=True)  # it no longer has Colab's versions
-            raise SystemExit(str(error)) from None
+        added = additions(before, freeze(python))
         print("the setup cell added", ", ".join(added), flush=True)
         times = tomllib.loads((ROOT / "labkit" / "times.toml").read_text("utf-8"))
         paths = sorted(  # the longest first
