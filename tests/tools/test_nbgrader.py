@@ -6,6 +6,7 @@ stays the one that runs these tests, as on a hub where nbgrader and the kernels 
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -49,14 +50,11 @@ WRONG = {"momentum_step": RIGHT["momentum_step"].replace("- rate", "+ rate")}
 def course(tmp_path_factory):
     """A course with two assignments: `lab`, of one notebook, and `all` of them, handed out."""
     folder = tmp_path_factory.mktemp("course")
-    student.main([str(folder / "source" / "all")])
-    for page in (folder / "source" / "all").glob("*.md"):
-        page.unlink()
-    (folder / "source" / "lab").mkdir()
-    first = "00_start_here.ipynb"
-    (folder / "source" / "lab" / first).write_bytes(
-        (folder / "source" / "all" / first).read_bytes()
-    )
+    student.main([str(folder / "edition")])
+    for assignment, names in {"lab": "00*.ipynb", "all": "*.ipynb"}.items():
+        (folder / "source" / assignment).mkdir(parents=True)
+        for path in (folder / "edition").glob(names):
+            shutil.copy(path, folder / "source" / assignment)
     (folder / "nbgrader_config.py").write_text(CONFIG)
     kernel = folder / "jupyter" / "kernels" / "python3"
     kernel.mkdir(parents=True)
