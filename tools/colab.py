@@ -107,31 +107,27 @@ def additions(before: list[str], after: list[str]) -> list[str]:
     return sorted(set(after) - set(before), key=str.lower)
 
 
-def publish(folder: Path, branch: str = "main") -> dict[str, str]:
+def publish(folder: Path) -> dict[str, str]:
     """Put this working tree into a git repository in `folder`, with the tag of its version; the
     variables that make git find it at the published address."""
     git = ["git", "-c", f"safe.directory={ROOT}"]  # the checkout may be someone else's
     listed = _run([*git, "ls-files", "-z", "-co", "--exclude-standard"], cwd=ROOT)
     for name in filter(None, listed.split("\0")):
         if (ROOT / name).is_file():
-            target = folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, target)
-    author = ["-c", "user.name=lane", "-c", "user.email=lane@example.org"]
-    _run(["git", "init", "--quiet", f"--initial-branch={branch}", folder])
-    _run(["git", "-C", folder, "add", "--all"])
-    _run(["git", "-C", folder, *author, "commit", "--quiet", "--no-verify", "-m", "working tree"])
-    _run(["git", "-C", folder, "tag", f"v{stamp.words()['version']}"])
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    git = ["git", "-C", folder, "-c", "user.name=lane", "-c", "user.email=lane@example.org"]
+    _run([*git, "init", "--quiet"])
+    _run([*git, "add", "--all"])
+    _run([*git, "commit", "--quiet", "--no-verify", "-m", "working tree"])
+    _run([*git, "tag", f"v{stamp.words()['version']}"])
     return redirect(stamp.address()[0], folder.as_uri())
 
 
 def redirect(address: str, target: str) -> dict[str, str]:
     """The variables that make git look at `target` where it is told `address`."""
-    return {
-        "GIT_CONFIG_COUNT": "1",
-        "GIT_CONFIG_KEY_0": f"url.{target}.insteadOf",
-        "GIT_CONFIG_VALUE_0": address,
-    }
+    named = {"KEY_0": f"url.{target}.insteadOf", "VALUE_0": address, "COUNT": "1"}
+    return {f"GIT_CONFIG_{name}": value for name, value in named.items()}
 
 
 def write_kernel(folder: Path, python: Path) -> dict[str, str]:
@@ -160,7 +156,7 @@ def run(notebook: Path, environment: dict[str, str], for_students: bool = False)
         if for_students:
             book = student.student_edition(book, notebook.stem, outputs=True)
         nbformat.write(book, Path(folder, notebook.name))
-        options = ["--nbval-lax", "--nbval-kernel-name=colab", "--nbval-cell-timeout=600"]
+        options = ["--nbval-lax", "--nbval-kernel-name=colab", "--nbval-cell-timeout=1800"]
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", *options]
         began = time.perf_counter()
         done = subprocess.run([*command, notebook.name], cwd=folder, env=environment, text=True,
@@ -173,10 +169,10 @@ def _name(line: str) -> str:
     return re.split(r"==| @ ", line)[0].lower().replace("_", "-")
 
 
-def _run(command: list, **options) -> str:
+def _run(command: list, cwd: Path | None = None) -> str:
     """Run a command, which must succeed; its standard output."""
-    options = {"check": True, "stdout": subprocess.PIPE, "text": True} | options
-    return subprocess.run([str(part) for part in command], **options).stdout
+    command = [str(part) for part in command]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=cwd).stdout
 
 
 def main(arguments: list[str] | None = None) -> None:

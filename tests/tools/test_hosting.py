@@ -203,7 +203,6 @@ def test_the_page_is_plain_markdown_stamped_with_the_address():
         ("https://github.com/a/b/tree/main", False),
         ("https://gitlab.com/a/b/-/tree/main", False),
         ("https://me:secret@gitlab.com/a/b", False),
-        ("git@gitlab.com:a/b.git", False),
     ],
 )
 def test_an_address_on_github_gitlab_or_gitea_is_written(address, right, tmp_path, monkeypatch):

@@ -124,9 +124,8 @@ def test_right_answers_get_all_points_and_everything_else_none(course):
         "ben": (2.0, {"exercise_0_1": 0.0, "exercise_0_2": 1.0}),
         "eve": (2.0, {"exercise_0_1": 0.0, "exercise_0_2": 0.0}),  # wrong, and not attempted
     }
-    graded = nbformat.read(
-        course / "autograded" / "eve" / "lab" / "00_start_here.ipynb", as_version=4
-    )
+    path = course / "autograded" / "eve" / "lab" / "00_start_here.ipynb"
+    graded = nbformat.read(path, as_version=4)
     checks = [cell for cell in graded.cells if "nbgrader" in cell.metadata]
     assert [cell.source for cell in checks] == [
         "check.exercise_0_1(momentum_step)", "check.exercise_0_2(mean_energy)",

@@ -18,7 +18,7 @@ FORMULA = re.compile(r"\$([^$]+)\$")
 
 
 def site_address(repository: str) -> str:
-    """Where GitHub Pages or GitLab Pages serve a repository's site; "" for a server of one's own."""
+    """Where GitHub Pages or GitLab Pages serve a repository's site; "" for any other server."""
     host, owner, name = repository.rstrip("/").split("/", 4)[2:]
     pages = {"github.com": "github.io", "gitlab.com": "gitlab.io"}.get(host)
     return f"https://{owner}.{pages}/{name}/" if pages else ""
