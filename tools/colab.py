@@ -1,6 +1,6 @@
 """Run the notebooks as Colab runs them: its versions, an empty folder, nothing of ours installed.
 
-usage: python -m tools.colab [--as-is] [--student] [--jobs N] [NOTEBOOK ...]
+usage: python -m tools.colab [--as-is PYTHON] [--student] [--jobs N] [NOTEBOOK ...]
        python -m tools.colab --prepare
 
 A setup cell installs labkit into an environment with the versions of Colab's image, through git
@@ -10,7 +10,7 @@ so do a failing check and an output that differs where it must not.
 
 The real torch and torchvision, a CUDA build of nearly 5 GB, are not needed; empty packages of their
 names stand in, so that pip sees what it would see on Colab. With --as-is nothing is made: the
-environment of this Python is used as it is, so that the weekly run can use Colab's own image.
+environment of PYTHON is used as it is, so that the weekly run can use Colab's own image.
 
 With --student the notebooks run as students get them: one run then shows that they work untouched,
 in Colab's versions, and that every check says *not attempted yet*, as stored. With --jobs several
@@ -178,13 +178,12 @@ def _run(command: list, cwd: Path | None = None) -> str:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebooks", nargs="*", type=Path, help="all of them if none is given")
-    parser.add_argument("--as-is", action="store_true", help="use the environment of this Python")
+    parser.add_argument("--as-is", type=Path, help="a Python whose environment to use as it is")
     parser.add_argument("--student", action="store_true", help="run the student edition")
     parser.add_argument("--jobs", type=int, default=1, help="how many notebooks at once")
     parser.add_argument("--prepare", action="store_true", help="only make the environment")
     options = parser.parse_args(arguments)
-    python = Path(sys.executable)
-    python, before = (python, freeze(python)) if options.as_is else prepare()
+    python, before = prepare() if not options.as_is else (options.as_is, freeze(options.as_is))
     if options.prepare:
         return
     if ours := {"labkit", "equinox", "jaxtyping"} & set(map(_name, before)):

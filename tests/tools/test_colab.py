@@ -1,7 +1,4 @@
-"""The setup cell where labkit is missing, and the lane that runs the notebooks as Colab does.
-
-The lane itself (`make colab`) makes an environment of its own; here its parts run in this one.
-"""
+"""The setup cell where labkit is missing, and the parts of the lane that imitates Colab."""
 
 import importlib.metadata
 import os
