@@ -54,6 +54,7 @@ TIME_OUTPUT = re.compile(r"(?m)^(Run all +)\S.*$")
 # Where pages name the repository: what to find, and what belongs there.
 PLACES = (
     (r"git clone \S+\ncd \S+", "git clone {url}\ncd {folder}"),
+    (r"labkit-\d[\w.]*-py3", "labkit-{version}-py3"),
     (r"git\+https://[^\s\"@]+(?:@v[\w.]+)?", "git+{url}@v{version}"),
     (
         r"mybinder\.org/v2/\S+?\?urlpath=lab%2Ftree%2F(?:notebooks%2F)?",

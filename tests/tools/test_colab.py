@@ -1,116 +1,111 @@
-"""The setup cell where labkit is missing, and the lane that runs the notebooks as Colab does.
-
-The lane itself (`make colab`) makes an environment of its own; here its parts run in this one.
-"""
+"""The setup cell where labkit is missing, and the parts of the lane that imitates Colab."""
 
 import importlib.metadata
 import os
+import re
 import subprocess
 import sys
+import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
 import pytest
+from nbclient.exceptions import CellExecutionError
 
-from tools import ROOT, colab, stamp
-from tools.run import take_share
+from tools import ROOT, colab, run, stamp, student
 
-# A notebook's kernel where labkit is not installed, as far as the setup cell can tell.
-KERNEL = """\
-import sys
-sys.path[:] = [path for path in sys.path if path != sys.argv[2]]
-sys.meta_path[:] = [finder for finder in sys.meta_path if "labkit" not in str(finder)]
-sys.path.append(sys.argv[3])
-from IPython.core.interactiveshell import InteractiveShell
-shell = InteractiveShell.instance()
-shell.run_line_magic("colors", "nocolor" if hasattr(shell, "theme") else "NoColor")
-sys.exit(not shell.run_cell(open(sys.argv[1], encoding="utf-8").read()).success)
-"""
+SETUP = stamp.setup("00_start_here")
+DIGITS = os.environ | {"LABKIT_DATASET": "digits", "PYTHONPATH": ""}
+not_on_windows = pytest.mark.skipif(os.name == "nt", reason="needs links to what is installed")
 
 
 @pytest.fixture
-def student(tmp_path):
-    """student(cell, address, target): run a setup cell where labkit is missing and the address
-    leads to `target`; returns (whether it went well, what the student sees)."""
+def bare(tmp_path):
+    """bare(cell, folder, **variables): run a cell in `folder`, in an environment with all that is
+    installed here but labkit, where pip can reach nothing that the variables do not name."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
+    python = tmp_path / "bare" / "bin" / "python"
+    site = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    site = Path(subprocess.check_output([python, "-c", site], text=True).strip())
+    for path in Path(sysconfig.get_path("purelib")).iterdir():
+        if not path.name.startswith(("labkit", "__editable__")):
+            (site / path.name).symlink_to(path)
+    alone = {"PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_CONFIG_FILE": os.devnull}
+    alone["PIP_QUIET"] = "1"
+    environment = DIGITS | alone | colab.write_kernel(tmp_path / "jupyter", python)
+    environment["PATH"] = f"{python.parent}{os.pathsep}{environment['PATH']}"
 
-    def run(cell, address, target):
-        source, site = tmp_path / "cell.py", tmp_path / "site"
-        source.write_text(cell, "utf-8")
-        site.mkdir(exist_ok=True)
-        environment = os.environ | colab.redirect(address, target)
-        environment |= {"PIP_TARGET": str(site), "PIP_NO_DEPS": "1", "PIP_RETRIES": "0"}
-        environment |= {"LABKIT_DATASET": "digits", "PYTHONPATH": "", "PYTHONSAFEPATH": "1"}
-        environment |= {
-            "PIP_NO_BUILD_ISOLATION": "0",
-            "PIP_CONFIG_FILE": os.devnull,
-        }  # 0 means: none
-        done = subprocess.run(
-            [sys.executable, "-c", KERNEL, source, ROOT, site], cwd=tmp_path, timeout=120,
-            capture_output=True, text=True, env=environment,
-        )  # fmt: skip
-        return not done.returncode, done.stdout + done.stderr
+    def run(cell, folder, **variables):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("JUPYTER_PATH", environment["JUPYTER_PATH"])
+            return str(colab.run_cells(folder, environment | variables, cell))
 
+    run.environment, run.python = environment, python
     return run
 
 
-def test_an_unpublished_copy_says_so_and_what_to_do(student, tmp_path):
-    address = stamp.address()[0]
-    if stamp.published(address):
-        pytest.skip("this copy is published")
-    went_well, seen = student(stamp.setup("00_start_here"), address, (tmp_path / "none").as_uri())
-    assert not went_well
-    last = seen.strip().splitlines()[-1]
-    assert last == f"RuntimeError: {stamp.UNPUBLISHED}"
-    assert "make lab" in last and "published" in last
+@not_on_windows
+def test_the_folder_handed_out_works_without_github(bare, tmp_path):
+    """The README's first command, then the setup cell without it: both take the wheel."""
+    student.main([str(tmp_path / "stick")])
+    folder = (tmp_path / "stick").rename(tmp_path / "a stick, copied")
+    readme = (folder / "README.md").read_text("utf-8")
+    install, start = re.search(r"^```\n(.*?)\n```", readme, re.M | re.S)[1].splitlines()
+    assert start == "jupyter lab"
+
+    def run(command):
+        whole = f'"{bare.python}" {command}'
+        return subprocess.check_output(whole, shell=True, cwd=folder, env=bare.environment)
+
+    run(f"-m {install}")
+    assert b"bare" in run('-c "import labkit; print(labkit.__file__)"')
+    run("-m pip uninstall --yes labkit")
+    notebook = nbformat.read(folder / "00_start_here.ipynb", as_version=4)
+    assert notebook.cells[1].source == SETUP
+    assert "Run all   took " in bare(SETUP, folder)
 
 
-def test_without_a_network_the_cell_says_what_to_do(student, monkeypatch):
-    published = "https://github.com/someone/energy-lab"
-    monkeypatch.setattr(stamp, "address", lambda: (published, "main"))
-    went_well, seen = student(stamp.setup("00_start_here"), published, "http://127.0.0.1:9")
-    assert not went_well and "127.0.0.1" in seen, "pip says why"
-    assert seen.strip().splitlines()[-1] == f"RuntimeError: {stamp.FAILED}"
-
-
-def test_labkit_is_installed_once_and_used_without_a_restart(student, tmp_path):
+@not_on_windows
+def test_labkit_is_installed_from_its_tag_once_and_used_without_a_restart(bare, tmp_path):
     pytest.importorskip("setuptools", "68", reason="building labkit needs it, or the internet")
-    repository = tmp_path / "repository"
-    target = colab.publish(repository)["GIT_CONFIG_KEY_0"].split(".", 1)[1].rsplit(".", 1)[0]
-    cell, address = stamp.setup("00_start_here"), stamp.address()[0]
-    went_well, seen = student(cell, address, target)
-    assert went_well, seen
-    assert "Run all   took " in seen and (tmp_path / "site" / "labkit").is_dir()
-    went_well, seen = student(cell, address, (tmp_path / "none").as_uri())
-    assert went_well and "pip" not in seen, "the second time there is nothing to install"
+    published = colab.publish(tmp_path / "repository")
+    newer = ["git", "-C", tmp_path / "repository", "rm", "-rq", "labkit"]
+    subprocess.run(newer, check=True)  # what is on the branch by now does not matter
+    assert "Run all   took " in bare(SETUP, tmp_path, **published)
+    gone = colab.redirect(stamp.address()[0], (tmp_path / "none").as_uri())
+    assert "pip" not in bare(SETUP, tmp_path, **gone), "the second time nothing is installed"
 
 
-@pytest.mark.parametrize(
-    "url", ["https://github.com/your_github_account/x", "https://github.com/a/b"]
-)
-def test_the_setup_cell_is_short(url, monkeypatch):
-    monkeypatch.setattr(stamp, "address", lambda: (url, "main"))
-    lines = stamp.setup("04_variational_autoencoder").splitlines()
-    assert len(lines) <= 13 and max(map(len, lines)) <= 100
-    assert f'"labkit @ git+{url}"' in stamp.setup("00_start_here")
-    assert (stamp.UNPUBLISHED in "\n".join(lines)) != stamp.published(url)
+@not_on_windows
+def test_without_a_network_the_cell_says_what_to_do(bare, tmp_path):
+    nowhere = colab.redirect(stamp.address()[0], "http://127.0.0.1:9")
+    with pytest.raises(CellExecutionError, match="Check the network and run") as failed:
+        bare(SETUP, tmp_path, **nowhere)
+    assert "127.0.0.1" in str(failed.value), "pip says why"
+
+
+def test_the_setup_cell_is_short_and_names_its_version():
+    lines = SETUP.splitlines()
+    assert len(lines) <= 17 and max(map(len, lines)) <= 88, "no line scrolls on the website"
+    assert f"@v{stamp.words()['version']}" in SETUP
 
 
 def test_a_package_that_moved_fails_the_lane():
     before = ["jax==0.7.2", "numpy==2.1.3"]
     after = [*before, "labkit @ git+https://example.org/a", "Equinox==1"]
     assert colab.additions(before, after) == ["Equinox==1", "labkit @ git+https://example.org/a"]
-    with pytest.raises(colab.Moved, match="numpy==2.1.3 became numpy==2.4.0"):
+    with pytest.raises(SystemExit, match="numpy==2.1.3 became numpy==2.4.0"):
         colab.additions(before, ["jax==0.7.2", "numpy==2.4.0", "labkit==1"])
-    with pytest.raises(colab.Moved, match="jax==0.7.2 became nothing"):
+    with pytest.raises(SystemExit, match="jax==0.7.2 became nothing"):
         colab.additions(before, ["numpy==2.1.3"])
 
 
 def test_stand_ins_are_packages_to_pip_and_hold_nothing_else(tmp_path):
-    for name, (version, files) in colab.STAND_INS.items():
-        made = colab.wheel(tmp_path, name, version, files)
+    for line in colab.STAND_INS:
+        made = colab.stand_in(tmp_path, *line.split("=="))
         (found,) = importlib.metadata.distributions(path=[str(made)])
-        assert (found.metadata["Name"], found.version) == (name, version)
+        assert f"{found.metadata['Name']}=={found.version}" == line
         assert made.stat().st_size < 1500
 
 
@@ -127,39 +122,24 @@ def test_the_lane_fails_where_a_notebook_fails_or_says_something_else(tmp_path, 
     check = ["nbval-check-output"]
     alone = "import os; print(sorted(os.listdir()))"
     assert colab.run(notebook(tmp_path, alone, "['notebook.ipynb']\n", check), environment)
-    assert colab.run(notebook(tmp_path, "print(1)", "2\n", []), environment), "an output not tagged"
     assert not colab.run(notebook(tmp_path, "print(1)", "2\n", check), environment)
     assert not colab.run(notebook(tmp_path, "raise ValueError", "", []), environment)
     monkeypatch.setenv("JUPYTER_PATH", environment["JUPYTER_PATH"])
-    colab.run_widgets(environment)
-
-
-def test_the_published_copy_is_this_working_tree(tmp_path):
-    environment = os.environ | colab.publish(tmp_path / "repository")
-    address = stamp.address()[0]
-    command = ["git", "clone", "--quiet", address, tmp_path / "clone"]
-    subprocess.run(command, env=environment, check=True, timeout=60)
-    for name in ("pyproject.toml", "labkit/session.py", "labkit/pictures/00_start_here.png"):
-        assert (tmp_path / "clone" / name).read_bytes() == (ROOT / name).read_bytes()
-    assert not (tmp_path / "clone" / ".venv").exists()
+    controls = colab.WIDGETS.replace("import google.colab", "")
+    shown = colab.run_cells(tmp_path, environment | {"PYTHONPATH": str(ROOT)}, controls)
+    assert colab.WIDGET in str(shown)
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot do it")
-@pytest.mark.parametrize("workers", [1, 2, 3])
-def test_workers_side_by_side_share_the_cores(workers):
+def test_workers_side_by_side_share_the_cores():
     mine = os.sched_getaffinity(0)
     show = "import os; print(*os.sched_getaffinity(0))"
 
     def child(worker):
-        take_share(worker, workers)
-        shown = subprocess.run([sys.executable, "-c", show], capture_output=True, text=True)
-        return {int(core) for core in shown.stdout.split()}
+        run.take_share(worker, 2)
+        return set(map(int, subprocess.check_output([sys.executable, "-c", show]).split()))
 
-    shares = []
-    for worker in range(workers):
-        with ThreadPoolExecutor(1) as thread:  # so that this one keeps its cores
-            shares.append(thread.submit(child, worker).result())
-    assert set.union(*shares) == mine and all(shares)
-    if workers <= len(mine):
-        assert sum(map(len, shares)) == len(mine), "no core is given twice"
-    assert os.sched_getaffinity(0) == mine
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:  # this thread keeps its own
+        shares = one.submit(child, 0).result(), other.submit(child, 1).result()
+    assert set.union(*shares) == mine == os.sched_getaffinity(0) and all(shares)
+    assert len(mine) == 1 or sum(map(len, shares)) == len(mine), "no core is given twice"

@@ -17,8 +17,9 @@ import urllib.request
 import pytest
 from traitlets.config import Config
 
-from tests.labkit.test_data import ARRAYS, FILES, GOOD, Server, checksums
-from tools import ROOT, colab, stamp
+from tests.server import ARRAYS, FILES, GOOD, Server, official
+from tools import ROOT, colab, stamp, student
+from tools.site import book
 
 PAGE = ROOT / "pages" / "hosting.md"
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", PAGE.read_text("utf-8"), re.M | re.S)
@@ -59,19 +60,17 @@ def machine(tmp_path, internet):
         (tools / name).write_text(text)
         (tools / name).chmod(0o755)
     (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text(
-        "from torchvision.datasets import FashionMNIST, MNIST\n"
-        f"MNIST.resources = FashionMNIST.resources = {checksums(GOOD)}\n"
-        f"MNIST.mirrors = FashionMNIST.mirrors = ['{internet.url}/']\n"
-    )
+    known = official(GOOD, [internet.url])
+    known = {"mnist": known, "fashion_mnist": known}
+    patch = f"from labkit import download\ndownload.DATASETS |= {known}"
+    (tmp_path / "site" / "sitecustomize.py").write_text(patch)
     folder = tmp_path / "folder"
     folder.mkdir()
 
-    def run(script, *, wrapper=(), torchvision=True, **variables):
+    def run(script, *, wrapper=(), **variables):
         environment = {k: v for k, v in os.environ.items() if not k.startswith("LABKIT_")}
         environment["PATH"] = f"{tools}{os.pathsep}{environment['PATH']}"
-        if torchvision:
-            environment["PYTHONPATH"] = str(tmp_path / "site")
+        environment["PYTHONPATH"] = f"{tmp_path / 'site'}{os.pathsep}{ROOT}"
         done = subprocess.run([*wrapper, "bash", "-euc", script], cwd=folder, text=True,
                               capture_output=True, timeout=300,
                               env=environment | variables)  # fmt: skip
@@ -99,7 +98,7 @@ def free_port():
 
 
 def answers(url):
-    for _ in range(200):
+    for _ in range(3000):  # other work may slow it down
         try:
             return urllib.request.urlopen(url, timeout=5).read().decode()
         except OSError:
@@ -109,9 +108,7 @@ def answers(url):
 
 @needs_bash
 def test_the_classroom_mirror(machine, internet, tmp_path):
-    machine(block("mkdir -p mirror/mnist"))
-    for name in ("mnist", "fashion_mnist"):
-        assert sorted(p.name for p in (machine.folder / "mirror" / name).iterdir()) == sorted(FILES)
+    machine(block("LABKIT_DATA=mirror"))
     internet.close()  # a room without internet
     port = free_port()
     serve = block("http.server").replace("8000", port).split()
@@ -127,8 +124,7 @@ def test_the_classroom_mirror(machine, internet, tmp_path):
     finally:
         mirror.terminate()
     log = mirror.communicate()[1]
-    for name in ("mnist", "fashion_mnist"):
-        assert all(f'"GET /{name}/{file} HTTP/1.1" 200' in log for file in FILES)
+    assert log.count('HTTP/1.1" 200') == 2 * len(FILES) + 1, "each file once, and the page above"
     assert is_right(machine(lab, LABKIT_DATA=str(tmp_path / "student"))), "kept for the next time"
 
 
@@ -137,9 +133,9 @@ def test_the_shared_folder_is_filled_once_and_read_by_all(machine, internet, tmp
     shared = tmp_path / "srv" / "labkit"
     fill = block("mkdir -p /srv/labkit").replace("/srv/labkit", str(shared))
     machine(fill.replace("/opt/tljh/user/bin/python", "python"))
-    assert sorted(path.name for path in shared.iterdir()) == ["fashion_mnist.npz", "mnist.npz"]
-    assert not any(path.stat().st_mode & 0o022 for path in [shared, *shared.iterdir()])
-    assert all(path.stat().st_mode & 0o004 for path in shared.iterdir())
+    stored = [shared, *shared.rglob("*")]
+    assert sum(path.is_file() for path in stored) == 2 * len(FILES)
+    assert all(path.stat().st_mode & 0o026 == 0o004 for path in stored), "all read, none writes"
     asked = len(internet.seen)
 
     hub = {"c": Config()}
@@ -153,83 +149,95 @@ def test_the_shared_folder_is_filled_once_and_read_by_all(machine, internet, tmp
         pytest.skip("root can write everywhere, and this machine mounts nothing read-only")
     printed = machine("make lab", wrapper=unshare if can else (), LABKIT_DATA=str(shared))
     assert is_right(printed) and len(internet.seen) == asked
-    assert "kept" not in printed and len(list(shared.iterdir())) == 2
+    assert "kept" not in printed and stored == [shared, *shared.rglob("*")]
 
 
 @needs_bash
-def test_the_hub_installs_labkit_from_the_address(machine, tmp_path):
-    cpu, labkit = block("sudo -E pip").splitlines()
-    index = re.search(r"CPU_TORCH := (\S+)", (ROOT / "Makefile").read_text("utf-8"))[1]
-    assert cpu == f"sudo -E pip install torch torchvision --index-url {index}"
-    pytest.importorskip("setuptools", "68", reason="building labkit needs it, or the internet")
-    variables = colab.publish(tmp_path / "repository")
-    variables |= {"PIP_TARGET": str(tmp_path / "hub"), "PIP_NO_DEPS": "1"}
-    machine(labkit.rstrip() + " --no-build-isolation", torchvision=False, **variables)
-    assert (tmp_path / "hub" / "labkit" / "times.toml").is_file()
-    assert (tmp_path / "hub" / "labkit" / "check" / "core.py").is_file()
-
-
-def link():
-    """The nbgitpuller link of the page: its path on the hub, and its parameters."""
-    parts = urllib.parse.urlsplit(block("git-pull").strip())
-    assert parts.path == "/hub/user-redirect/git-pull"
-    return dict(urllib.parse.parse_qsl(parts.query, strict_parsing=True)), parts.query
-
-
-def test_the_link_for_the_class_names_what_there_is():
-    parameters, _ = link()
-    url, branch = stamp.address()
-    name = url.rsplit("/", 1)[1]
-    documented = {"repo", "branch", "urlpath", "depth", "targetpath", "subpath", "app"}
-    assert set(parameters) <= documented
-    assert (parameters["repo"], parameters["branch"]) == (url, branch)
-    assert parameters["urlpath"].startswith(f"lab/tree/{name}/")
-    assert (ROOT / parameters["urlpath"].removeprefix(f"lab/tree/{name}/")).is_file()
-
-
-@needs_bash
-def test_the_link_for_the_class_copies_the_course(tmp_path):
+def test_the_link_for_the_class_copies_the_student_edition(tmp_path):
     """A real Jupyter server with nbgitpuller, which the `test` extra brings."""
-    parameters, query = link()
-    home, port = tmp_path / "home", free_port()
+    parts = urllib.parse.urlsplit(block("git-pull").strip())
+    parameters = dict(urllib.parse.parse_qsl(parts.query, strict_parsing=True))
+    assert parts.path == "/hub/user-redirect/git-pull"
+    assert set(parameters) == {"repo", "branch", "urlpath"}  # as nbgitpuller documents them
+    home, port, edition = tmp_path / "home", free_port(), tmp_path / "edition"
     home.mkdir()
+    student.main([str(edition)])
+    for command in (f"init -q -b {parameters['branch']}", "add .", "commit -q -m edition"):
+        git = ["git", "-c", "user.name=lane", "-c", "user.email=lane@example.org"]
+        subprocess.run([*git, *command.split()], cwd=edition, check=True)
     environment = os.environ | {"HOME": str(home), "JUPYTER_CONFIG_DIR": str(home / ".jupyter")}
-    environment |= colab.publish(tmp_path / "repository", branch=parameters["branch"])
-    command = [sys.executable, "-m", "jupyter", "server", "--no-browser", f"--port={port}"]
+    environment |= colab.redirect(parameters["repo"], edition.as_uri())
+    command = [sys.executable, "-m", "jupyter_server", "--no-browser", f"--port={port}"]
     command += ["--IdentityProvider.token=", "--allow-root", f"--ServerApp.root_dir={home}"]
     with (tmp_path / "log").open("w") as log:
         server = subprocess.Popen(command, cwd=home, env=environment, stdout=log, stderr=log)
     try:
         address = f"http://127.0.0.1:{port}"
         answers(f"{address}/api")
-        page = answers(f"{address}/git-pull?{query}")
+        page = answers(f"{address}/git-pull?{parts.query}")
         assert parameters["urlpath"] in page and parameters["repo"] in page
-        events = answers(f"{address}/git-pull/api?{query}")
+        events = answers(f"{address}/git-pull/api?{parts.query}")
         assert '"phase": "finished"' in events, events
     finally:
         server.terminate()
         server.wait(30)
-    course = home / parameters["urlpath"].removeprefix("lab/tree/")
-    assert course.read_bytes() == (ROOT / "notebooks" / course.name).read_bytes()
+    opened = home / parameters["urlpath"].removeprefix("lab/tree/")
+    assert opened.read_bytes() == (edition / opened.name).read_bytes()
 
 
 def test_the_page_is_plain_markdown_stamped_with_the_address():
     text = PAGE.read_text("utf-8")
-    assert stamp.stamp_places(text) == text, "run `make stamp`"
+    install = 'sudo -E pip install "labkit[lab] @ git+{url}@v{version}"\n'
+    assert block("sudo -E pip") == install.format(**stamp.words()), "run `make stamp`"
     assert set(re.findall(r"^```(.*)$", text, re.M)) == {"", "python"} and ":::" not in text
     for target in re.findall(r"\]\((?!https?://|#)([^)\s]+)\)", text):
         assert (PAGE.parent / target).exists(), target
 
 
-def test_binder_finds_one_python_version_and_the_package():
+@pytest.mark.parametrize(
+    ("address", "right"),
+    [
+        ("https://github.com/some-one/lab.book.git", True),
+        ("https://gitlab.com/group/sub/lab-book/", True),
+        ("https://git.example.org:8443/gitea/some_one/lab", True),
+        ("https://github.com/a/b/tree/main", False),
+        ("https://gitlab.com/a/b/-/tree/main", False),
+        ("https://me:secret@gitlab.com/a/b", False),
+    ],
+)
+def test_an_address_on_github_gitlab_or_gitea_is_written(address, right, tmp_path, monkeypatch):
+    (tmp_path / "_config.yml").write_bytes((ROOT / "_config.yml").read_bytes())
+    (tmp_path / "pyproject.toml").write_bytes((ROOT / "pyproject.toml").read_bytes())
+    monkeypatch.setattr(stamp, "ROOT", tmp_path)
+    if not right:
+        with pytest.raises(ValueError, match="neither"):
+            stamp.write_address(address)
+        return
+    stamp.write_address(address)
+    url = address.removesuffix("/").removesuffix(".git")
+    assert stamp.address()[0] == url
+    text, quoted = stamp.stamp_places(PAGE.read_text("utf-8")), urllib.parse.quote(url, safe="")
+    assert "your_github_account" not in text and f"git+{url}@v" in text
+    assert f"repo={quoted}&branch=student&urlpath=lab%2Ftree%2F{url.split('/')[-1]}%2F00_" in text
+    binder = "gh/some-one/lab.book" if "github.com" in url else f"git/{quoted}"
+    assert f"mybinder.org/v2/{binder}/student?urlpath=lab%2Ftree%2F00_start_here.ipynb" in text
+    pages = {"github.com": "github.io", "gitlab.com": "gitlab.io"}.get(url.split("/")[2], "none")
+    assert (f".{pages}/" in book.site_address(url)) == (pages != "none")
+    badges = [stamp.badge("00_start_here", student=kind) for kind in (False, True)]
+    assert all(stamp.BADGE_PATTERN.fullmatch(badge) for badge in badges)
+    assert all(("Colab" in badge) == ("github.com" in url) for badge in badges)
+
+
+def test_binder_starts_the_student_edition_on_the_small_digits(tmp_path):
     """repo2docker reads a version only from `python=3.x`; it takes 3.10 for anything else."""
-    text = (ROOT / "environment.yml").read_text("utf-8")
-    version = re.search(r"^  - python=(3\.\d+)\b", text, re.M)[1]
-    assert tuple(map(int, version.split("."))) >= (3, 11)
-    links = re.findall(r"mybinder\.org/v2/gh/\S+?\?urlpath=([^)\s]+)\)", PAGE.read_text("utf-8"))
-    links += re.findall(
-        r"mybinder\.org/v2/gh/\S+?\?urlpath=([^)\s]+)\)", (ROOT / "README.md").read_text("utf-8")
-    )
-    assert len(links) == 2
-    for path in map(urllib.parse.unquote, links):
-        assert (ROOT / path.removeprefix("lab/tree/")).is_file()
+    for text in ((ROOT / "environment.yml").read_text("utf-8"), student.ENVIRONMENT):
+        version = re.search(r"^  - python=(3\.\d+)\b", text, re.M)[1]
+        assert tuple(map(int, version.split("."))) >= (3, 11)
+    (tmp_path / "start").write_text(student.START)
+    if os.name != "nt":
+        said = subprocess.check_output(["sh", tmp_path / "start", "env"], text=True)
+        assert "LABKIT_DATASET=digits" in said.splitlines()
+    opened = r"mybinder\.org/v2/\S+?/student\?urlpath=lab%2Ftree%2F(\w+\.ipynb)"
+    for page in (PAGE, ROOT / "README.md"):
+        (name,) = re.findall(opened, page.read_text("utf-8"))
+        assert (ROOT / "notebooks" / name).is_file()

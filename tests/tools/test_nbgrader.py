@@ -6,6 +6,7 @@ stays the one that runs these tests, as on a hub where nbgrader and the kernels 
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -49,14 +50,11 @@ WRONG = {"momentum_step": RIGHT["momentum_step"].replace("- rate", "+ rate")}
 def course(tmp_path_factory):
     """A course with two assignments: `lab`, of one notebook, and `all` of them, handed out."""
     folder = tmp_path_factory.mktemp("course")
-    student.main([str(folder / "source" / "all")])
-    for page in (folder / "source" / "all").glob("*.md"):
-        page.unlink()
-    (folder / "source" / "lab").mkdir()
-    first = "00_start_here.ipynb"
-    (folder / "source" / "lab" / first).write_bytes(
-        (folder / "source" / "all" / first).read_bytes()
-    )
+    student.main([str(folder / "edition")])
+    for assignment, names in {"lab": "00*.ipynb", "all": "*.ipynb"}.items():
+        (folder / "source" / assignment).mkdir(parents=True)
+        for path in (folder / "edition").glob(names):
+            shutil.copy(path, folder / "source" / assignment)
     (folder / "nbgrader_config.py").write_text(CONFIG)
     kernel = folder / "jupyter" / "kernels" / "python3"
     kernel.mkdir(parents=True)
@@ -126,9 +124,8 @@ def test_right_answers_get_all_points_and_everything_else_none(course):
         "ben": (2.0, {"exercise_0_1": 0.0, "exercise_0_2": 1.0}),
         "eve": (2.0, {"exercise_0_1": 0.0, "exercise_0_2": 0.0}),  # wrong, and not attempted
     }
-    graded = nbformat.read(
-        course / "autograded" / "eve" / "lab" / "00_start_here.ipynb", as_version=4
-    )
+    path = course / "autograded" / "eve" / "lab" / "00_start_here.ipynb"
+    graded = nbformat.read(path, as_version=4)
     checks = [cell for cell in graded.cells if "nbgrader" in cell.metadata]
     assert [cell.source for cell in checks] == [
         "check.exercise_0_1(momentum_step)", "check.exercise_0_2(mean_energy)",

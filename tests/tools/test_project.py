@@ -91,8 +91,7 @@ def test_environments_have_torchvision_only_if_asked_and_lower_bounds_only():
 
 def test_what_colab_preinstalls_satisfies_the_lower_bounds():
     """Versions of Colab's image of August 2026, as the lane installs them."""
-    pinned = dict(line.split("==") for line in colab.VERSIONS if "==" in line)
-    pinned |= {name: version for name, (version, _) in colab.STAND_INS.items()}
+    pinned = dict(line.split("==") for line in colab.VERSIONS + colab.STAND_INS if "==" in line)
     bounds = dict(requirement.split(">=") for requirement in PROJECT["dependencies"])
     missing = bounds.keys() - pinned.keys()
     assert {"equinox", "jaxtyping"} <= missing, "what the setup cell has to add"

@@ -18,15 +18,17 @@ FORMULA = re.compile(r"\$([^$]+)\$")
 
 
 def site_address(repository: str) -> str:
-    """Where GitHub Pages serves https://github.com/owner/name."""
-    owner, name = repository.rstrip("/").split("/")[-2:]
-    return f"https://{owner}.github.io/{name}/"
+    """Where GitHub Pages or GitLab Pages serve a repository's site; "" for any other server."""
+    host, owner, name = repository.rstrip("/").split("/", 4)[2:]
+    pages = {"github.com": "github.io", "gitlab.com": "gitlab.io"}.get(host)
+    return f"https://{owner}.{pages}/{name}/" if pages else ""
 
 
 def set_addresses(app, config) -> None:
-    config.html_baseurl = config.ogp_site_url = site_address(
-        config.html_theme_options["repository_url"]
-    )
+    options = config.html_theme_options
+    config.html_baseurl = config.ogp_site_url = site_address(options["repository_url"])
+    if not options["repository_url"].startswith("https://github.com/"):
+        options["launch_buttons"].pop("colab_url", None)  # Colab opens GitHub only
 
 
 def describe(app, page: str, template: str, context: dict, doctree) -> None:
