@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import json
 import re
+import sys
 import tomllib
 from collections.abc import Callable
 from importlib import resources
@@ -25,15 +26,20 @@ class CheckFailed(AssertionError):
 
 def __getattr__(name: str) -> Callable:
     """`exercise_4_2` is the check of exercise 4.2; `summary` tells which exercises are done."""
-    if name == "summary":
-        return importlib.import_module("labkit.exercises.summary").summary
-    found = re.fullmatch(r"exercise_(\d+)_\d+", name)
-    module = f"labkit.exercises.nb{int(found[1]):02}" if found else ""
+    found = re.fullmatch(r"exercise_(\d+)_\d+|summary", name)
+    module = f"labkit.exercises.{f'nb{int(found[1]):02}' if found[1] else name}" if found else ""
     if found and importlib.util.find_spec(module):
-        with_check = importlib.import_module(module)
-        if hasattr(with_check, name):
-            return getattr(with_check, name)
+        return getattr(importlib.import_module(module), name)
     raise AttributeError(f"labkit.check has no {name!r}")
+
+
+def say(line: str) -> None:
+    """Print a line; where the terminal cannot write ✓, in the characters that it has."""
+    try:
+        print(line)
+    except UnicodeEncodeError:
+        plain = line.replace("✓", "[right]").replace("✗", "[wrong]").replace("…", "...")
+        print(plain.encode(sys.stdout.encoding, "replace").decode(sys.stdout.encoding))
 
 
 def leaves(tree) -> list[np.ndarray]:
@@ -48,29 +54,30 @@ def agree(got, want, tolerance: float) -> bool:
     got, want = leaves(got), leaves(want)
     return len(got) == len(want) and all(
         g.shape == w.shape
-        and np.all(np.abs(g - w) <= tolerance * max(1.0, np.abs(w).max(initial=0.0)))
+        and np.all(np.abs(g - w) <= tolerance * max(1.0, np.abs(w[np.isfinite(w)]).max(initial=0)))
         for g, w in zip(got, want, strict=True)
     )
 
 
 def that(claim: str, holds: bool, hint: str = "") -> None:
-    """Print ✓ and the claim where it holds; raise CheckFailed with the hint where not."""
+    """Print ✓ and the claim if it holds; raise CheckFailed with the hint if not."""
     if not bool(holds):
         raise CheckFailed(f"✗ {claim}: this does not hold here. {hint}".rstrip())
-    print(f"✓ {claim}")
+    say(f"✓ {claim}")
 
 
 def close(claim: str, got, want, *, tolerance: float = 1e-5, hint: str = "") -> None:
     """Check that two trees of arrays agree within a tolerance relative to their largest entry."""
-    if not agree(got, want, tolerance):
-        shapes = [[leaf.shape for leaf in leaves(tree)] for tree in (got, want)]
-        if shapes[0] != shapes[1]:
-            raise CheckFailed(f"✗ {claim}: shapes {shapes[0]} and {shapes[1]} differ. {hint}")
-        gap = max(np.abs(g - w).max() for g, w in zip(leaves(got), leaves(want), strict=True))
-        raise CheckFailed(
-            f"✗ {claim}: the largest difference, {gap:.3g}, is over {tolerance:g}. {hint}"
-        )
-    print(f"✓ {claim}")
+    if agree(got, want, tolerance):
+        return say(f"✓ {claim}")
+    got, want = leaves(got), leaves(want)
+    shapes = [[leaf.shape for leaf in tree] for tree in (got, want)]
+    if shapes[0] != shapes[1]:
+        raise CheckFailed(f"✗ {claim}: shapes {shapes[0]} and {shapes[1]} differ. {hint}")
+    gap = max(np.abs(g - w).max() for g, w in zip(got, want, strict=True))
+    raise CheckFailed(
+        f"✗ {claim}: the largest difference, {gap:.3g}, is over {tolerance:g}. {hint}"
+    )
 
 
 @functools.cache
@@ -81,42 +88,34 @@ def _expected() -> dict[str, dict]:
 def result(name: str, value: float, hint: str = "") -> None:
     """Compare a measured value with its range for the dataset in use; raise CheckFailed outside.
 
-    The ranges stand in `labkit/expected.toml` with the spread over seeds they come from. With
+    The ranges are in `labkit/expected.toml`, with the spread over seeds they come from. With
     LABKIT_RESULTS set, appends the value, the dataset, the device and the versions to
     `results.jsonl` in that folder. Raises KeyError for a name that the file does not hold.
     """
     value, dataset = float(value), data.course_dataset()
-    _record(name, value, dataset)
+    if files.setting("LABKIT_RESULTS"):
+        _record(name=name, value=value, dataset=dataset)
     if name not in _expected():
         raise KeyError(f"labkit/expected.toml has no range for {name!r}; add one for each dataset.")
     entry = _expected()[name]
-    if dataset not in entry:
-        print(f"· {name} = {_show(value, entry)} (no expected range for {dataset})")
-        return
-    low, high = entry[dataset]["range"]
     text = f"{name} = {_show(value, entry)}"
+    if dataset not in entry:
+        return say(f"· {text} (no expected range for {dataset})")
+    low, high = entry[dataset]["range"]
     expected = f"expected {_show(low, entry)} to {_show(high, entry)} on {dataset}"
     if not low <= value <= high:
         hint = hint or entry.get("hint", "Did a setting above change? Run the notebook afresh.")
         raise CheckFailed(f"✗ {text}; {expected}. {hint}")
-    print(f"✓ {text} ({expected})")
+    say(f"✓ {text} ({expected})")
 
 
 def _show(value: float, entry: dict) -> str:
     return f"{value:.4g} {entry.get('unit', '')}".rstrip()
 
 
-def _record(name: str, value: float, dataset: str) -> None:
-    if not files.setting("LABKIT_RESULTS"):
-        return
-    line = {
-        "name": name,
-        "value": value,
-        "dataset": dataset,
-        "device": session.device(),
-        "versions": session.versions(),
-        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
+def _record(**line) -> None:
+    time = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    line |= {"device": session.device(), "versions": session.versions(), "time": time}
     with files.optional("results", "LABKIT_RESULTS"):
         folder = files.folder("LABKIT_RESULTS", "")
         folder.mkdir(parents=True, exist_ok=True)

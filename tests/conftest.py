@@ -10,18 +10,3 @@ def compile_once(tmp_path_factory):
     if not jax.config.jax_compilation_cache_dir:
         jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
-
-
-@pytest.fixture
-def judge(capsys):
-    """judge(exercise, answer, words): ✓ if `words` is None, else ✗ with these words."""
-
-    def judge(exercise, answer, words):
-        exercise(answer)
-        out = capsys.readouterr().out
-        if words is None:
-            assert out.startswith("✓"), out
-        else:
-            assert out.startswith("✗") and words in out, out
-
-    return judge

@@ -5,199 +5,326 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from labkit.exercises.core import Mistake, attempt, exercise, expect
+from labkit.exercises.core import Case, Mistake, attempt, exercise, expect, trials
 
-SIZES, BATCH = [6, 5, 4, 3], 4
-
-
-def _network():
-    """A tanh network 6-5-4-3 with large weights; its layers are for one example."""
-    keys = jax.random.split(jax.random.key(11), 3)
-    layers = [eqx.nn.Linear(a, b, key=k) for a, b, k in zip(SIZES, SIZES[1:], keys, strict=False)]
-    layers = [eqx.tree_at(lambda m: m.weight, layer, 2 * layer.weight) for layer in layers]
-    hidden = [eqx.nn.Sequential([layer, eqx.nn.Lambda(jnp.tanh)]) for layer in layers[:-1]]
-    return [*hidden, layers[-1]]
+SIZES, BATCH = [7, 6, 4, 3], 5
 
 
-def _problem():
-    """Model, activities that are not predictions, input and one-hot target for four examples."""
-    keys = jax.random.split(jax.random.key(12), 4)
-    activities = [jax.random.normal(k, (BATCH, n)) for k, n in zip(keys, SIZES[1:], strict=False)]
-    x = jax.random.normal(keys[3], (BATCH, SIZES[0]))
-    return _network(), activities, x, jax.nn.one_hot(jnp.array([0, 2, 1, 2]), 3)
+def linear(random, inputs: int, outputs: int) -> eqx.nn.Linear:
+    """A layer with large weights, drawn without JAX, which would compile it."""
+    layer = eqx.filter_eval_shape(eqx.nn.Linear, inputs, outputs, key=jax.random.key(0))
+    weight = random.normal(size=(outputs, inputs)) * 1.5 / inputs**0.5
+    bias = random.normal(size=outputs) / 2
+    parts = jnp.asarray(weight, jnp.float32), jnp.asarray(bias, jnp.float32)
+    return eqx.tree_at(lambda layer: (layer.weight, layer.bias), layer, parts)
 
 
-def _predictions(model, activities, x) -> list[np.ndarray]:
-    """What each layer predicts, in NumPy, in float64."""
+def _problem(random):
+    """A tanh network, activities that are not predictions, input and one-hot target."""
+    layers = [linear(random, a, b) for a, b in zip(SIZES, SIZES[1:], strict=False)]
+    tanh = eqx.nn.Lambda(jnp.tanh)
+    model = [*(eqx.nn.Sequential([layer, tanh]) for layer in layers[:-1]), layers[-1]]
+    x, *activities = (random.normal(size=(BATCH, n)) for n in SIZES)
+    return model, activities, x, np.eye(3)[random.permutation([0, 1, 2, 0, 1])]
+
+
+def _predictions(model, below) -> list[np.ndarray]:
+    """What each layer predicts from the one below it, in NumPy, in float64."""
     outputs = []
-    for layer, below in zip(model, [x, *activities[:-1]], strict=True):
-        linear = layer.layers[0] if isinstance(layer, eqx.nn.Sequential) else layer
-        weight, bias = np.asarray(linear.weight, float), np.asarray(linear.bias, float)
-        output = np.asarray(below, float) @ weight.T + bias
-        outputs.append(output if linear is layer else np.tanh(output))
+    for layer, z in zip(model, below, strict=True):
+        flat = layer if isinstance(layer, eqx.nn.Linear) else layer.layers[0]
+        output = z @ np.asarray(flat.weight, float).T + np.asarray(flat.bias, float)
+        outputs.append(output if flat is layer else np.tanh(output))
     return outputs
 
 
+def _feedforward(model, z) -> list[np.ndarray]:
+    return [z := _predictions([layer], [z])[0] for layer in model]
+
+
 def _errors(model, activities, x, y) -> list[np.ndarray]:
-    here = [*activities[:-1], y]
-    predictions = _predictions(model, activities, x)
-    return [np.asarray(z, float) - p for z, p in zip(here, predictions, strict=True)]
+    predictions = _predictions(model, [x, *activities[:-1]])
+    return [z - p for z, p in zip([*activities[:-1], y], predictions, strict=True)]
 
 
-@exercise("1.1", "An energy for classes")
-def exercise_1_1(answer):
-    model, activities, x, y = _problem()
-    errors = _errors(model, activities, x, y)
-    logits = _predictions(model, activities, x)[-1]
-    log_softmax = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-    hidden = 0.5 * sum(np.sum(e**2) for e in errors[:-1]) / BATCH
-    top = -np.sum(np.asarray(y) * log_softmax) / BATCH
-    own = np.asarray(activities[-1], float)
-    own = -np.sum(np.asarray(y) * (own - np.log(np.exp(own).sum(1, keepdims=True)))) / BATCH
-    expect(
-        attempt(answer, model, activities, x, y),
-        hidden + top,
-        {
-            "the hidden layers' errors are missing; you returned only the cross-entropy.": top,
-            "the cross-entropy is missing; you returned only the hidden errors.": hidden,
-            "sum over the batch where the energy takes the mean.": BATCH * (hidden + top),
-            "the sign of the cross-entropy: it is minus the log-probability.": hidden - top,
-            "the ½ of the hidden layers' squared errors is missing.": 2 * hidden + top,
-            "the cross-entropy has no ½; only the squares do.": hidden + 0.5 * top,
-            "the top layer still has its squared error as well; replace it.": (
-                hidden + top + 0.5 * np.sum(errors[-1] ** 2) / BATCH
+@exercise("1.1", "An energy for classes", stars=2, minutes=10)
+def exercise_1_1(answer, random):
+    def case(settled=False, labels=1.0):
+        model, activities, x, y = _problem(random)
+        activities, y = _feedforward(model, x) if settled else activities, labels * y
+        errors = _errors(model, activities, x, y)
+        logits = _predictions(model, [x, *activities[:-1]])[-1]
+        first, second, squared = (0.5 * np.sum(e**2) / BATCH for e in errors)
+        hidden = first + second
+
+        def log_softmax(logits, axis=1):
+            return logits - np.log(np.exp(logits).sum(axis, keepdims=True))
+
+        def entropy(logarithms):
+            return -np.sum(y * logarithms) / BATCH
+
+        softmax = np.exp(log_softmax(logits))
+        top = entropy(log_softmax(logits))
+        tops = {
+            "the top layer still has its squared error as well; replace it.": top + squared,
+            "this is the energy with squared error at the top, unchanged.": squared,
+            "the logits are the prediction from activities[-2], not activities[-1].": entropy(
+                log_softmax(activities[-1])
             ),
-            "the logits must be the top layer's prediction from the activity below it, "
-            "not activities[-1].": hidden + own,
-            "this is the energy with squared error at the top, unchanged.": (
-                hidden + 0.5 * np.sum(errors[-1] ** 2) / BATCH
+            "the logits come from a feedforward pass; predict from activities[-2].": entropy(
+                log_softmax(_feedforward(model, x)[-1])
             ),
-            "the cross-entropy is averaged over the classes too; sum over them.": hidden + top / 3,
-        },
-    )
+            "the logits are the prediction f_L(z), not the error y − f_L(z).": entropy(
+                log_softmax(errors[-1])
+            ),
+            "the softmax runs over the batch; it belongs over the classes, axis 1.": entropy(
+                log_softmax(logits, 0)
+            ),
+            "the softmax is taken twice: Optax takes logits, not probabilities.": entropy(
+                log_softmax(softmax)
+            ),
+            "the logarithm of the softmax is missing.": entropy(softmax),
+            "the cross-entropy is averaged over the classes too; sum over them.": top / 3,
+        }
+        means = 0.5 * sum(np.mean(e**2) for e in errors[:-1])
+        return Case(
+            (model, activities, x, y),
+            hidden + top,
+            {words: hidden + value for words, value in tops.items()}
+            | {"mean over a layer's numbers where the energy sums over them.": means + top},
+            terms={"½‖ε₁‖²": first, "½‖ε₂‖²": second, "the cross-entropy": top},
+            strangers={"the squared error of the top layer": squared, "a constant": 1.0},
+        )
+
+    apart = [
+        ("right if the hidden errors are zero: look at their squares.", lambda: case(True)),
+        ("right without labels (y = 0): look at the cross-entropy.", lambda: case(labels=0.0)),
+    ]
+    trials(answer, (case() for _ in range(8)), apart=apart, batch=BATCH)
 
 
-@exercise("1.2", "Start somewhere else")
-def exercise_1_2(answer):
-    model, x, key = _wide_network(), jnp.ones((200, 6)), jax.random.key(5)
-    got = attempt(answer, model, x, 0.5, key=key)
-    shapes = [np.shape(z) for z in got]
-    want = [(200, 50), (200, 50), (200, 3)]
+@exercise("1.2", "Start somewhere else", stars=1, minutes=10)
+def exercise_1_2(answer, random):
+    sizes, batch, scale = [6, 50, 50, 10], 400, random.uniform(0.4, 0.6)
+    model = [linear(random, a, b) for a, b in zip(sizes, sizes[1:], strict=False)]
+    x = random.normal(size=(batch, sizes[0]))
+    key, other = (jax.random.key(int(seed)) for seed in random.integers(2**31, size=2))
+    direct = [scale * np.asarray(jax.random.normal(key, (batch, n))) for n in sizes[1:]]
+    once = scale * np.asarray(jax.random.normal(key, (batch * sum(sizes[1:]),)))
+    got = attempt(answer, model, x, scale, key=key)
+    shapes, want = [np.shape(z) for z in jax.tree.leaves(got)], [z.shape for z in direct]
     if shapes != want:
         raise Mistake(f"expected a list of arrays of shapes {want}, yours has {shapes}.")
-    first, second, top = (np.asarray(z) for z in got)
-    if np.allclose(first, second):
-        raise Mistake("both hidden layers got the same numbers; split the key, one per layer.")
-    if np.allclose(first[0], first[1]):
-        raise Mistake("all examples got the same numbers; draw the whole (batch, width).")
-    if first.min() >= 0:
-        raise Mistake("all numbers are positive; draw from a Gaussian (jax.random.normal).")
-    for z in (first, second, top):
-        deviation = z.std()
-        if abs(deviation - 1.0) < 0.1:
+    layers = [np.asarray(z, float) for z in jax.tree.leaves(got)]
+    for z in layers:
+        if np.allclose(z[0], z[1]):
+            raise Mistake("all examples got the same numbers; draw the whole (batch, width).")
+        if np.allclose(z[:, 0], z[:, 1]):
+            raise Mistake("all units got the same numbers; draw the whole (batch, width).")
+        deviation, error = z.std(), 6 / (2 * z.size) ** 0.5
+        if z.min() >= 0:
+            raise Mistake("all numbers are positive; draw from a Gaussian (jax.random.normal).")
+        if abs(deviation - 1) < error:
             raise Mistake("the standard deviation is 1; multiply by scale.")
-        if abs(deviation - 0.25) < 0.03 or abs(deviation - 0.5**0.5) < 0.05:
+        if any(abs(deviation / wrong - 1) < error for wrong in (scale**2, scale**0.5)):
             raise Mistake("scale is the standard deviation, not the variance or its root.")
-        if abs(deviation - 0.5) > 0.1 or abs(z.mean()) > 0.1:
+        if abs(deviation / scale - 1) > error or abs(z.mean()) > 2 * error * scale:
             raise Mistake(
-                f"mean {z.mean():.2f} and standard deviation {deviation:.2f} where 0 and 0.5 "
-                "were asked; is the feedforward pass still in it?"
+                f"mean {z.mean():.2f} and standard deviation {deviation:.2f} where 0 and "
+                f"{scale:.2f} were asked; is the feedforward pass still in it?"
             )
-    again = attempt(answer, model, x, 0.5, key=key)
-    other = attempt(answer, model, x, 0.5, key=jax.random.key(6))
-    if not np.allclose(first, again[0]) or np.allclose(first, other[0]):
-        raise Mistake("the numbers must come from the key given: same key, same numbers.")
-
-
-def _wide_network():
-    keys = jax.random.split(jax.random.key(13), 3)
-    sizes = [6, 50, 50, 3]
-    return [eqx.nn.Linear(a, b, key=k) for a, b, k in zip(sizes, sizes[1:], keys, strict=False)]
-
-
-@exercise("1.3", "Errors with precision")
-def exercise_1_3(answer):
-    model, activities, x, y = _problem()
-    errors = _errors(model, activities, x, y)
-    logs = np.array([0.3, -0.5, 0.9])
-
-    def energy(weights, squares=0.5, logarithms=0.5, widths=True):
-        total = squares * sum(w * np.sum(e**2) for w, e in zip(weights, errors, strict=True))
-        counts = [e.size if widths else BATCH for e in errors]
-        return (total - logarithms * np.dot(logs, counts)) / BATCH
-
-    precisions = np.exp(logs)
-    expect(
-        attempt(answer, model, activities, x, y, jnp.array(logs)),
-        energy(precisions),
-        {
-            "the normalisation −½ d log π is missing: without it the best precision is zero.": (
-                energy(precisions, logarithms=0.0)
-            ),
-            "the sign of the normalisation: it is −½ d log π.": energy(precisions, logarithms=-0.5),
-            "log_precisions holds log π; take its exponential before weighting.": energy(logs),
-            "the precision weights the squared error; it is not squared itself.": energy(
-                precisions**2
-            ),
-            "you divided by the precision; it is one over the variance, so multiply.": energy(
-                1 / precisions
-            ),
-            "the ½ is missing from both terms.": 2 * energy(precisions),
-            "the ½ of the normalisation is missing.": energy(precisions, logarithms=1.0),
-            "the ½ of the squares is missing.": energy(precisions, squares=1.0),
-            "each of a layer's d numbers brings a −½ log π; you counted one per layer.": energy(
-                precisions, widths=False
-            ),
-            "sum over the batch where the energy takes the mean.": BATCH * energy(precisions),
-        },
-    )
-
-
-@exercise("1.4", "Stop when there is nothing left to do")
-def exercise_1_4(answer):
-    model, activities, x, y = _problem()
-    rate, tolerance = 0.1, 0.05
-    z, history = activities, []
-    for _ in range(60):
-        gradients = _gradients(model, z, x, y)
-        history.append((z, max(np.abs(g).max() for g in gradients)))
-        z = [a - rate * BATCH * g for a, g in zip(z, gradients, strict=True)]
-    small = [step for step, (_, size) in enumerate(history) if BATCH * size < tolerance]
-    needed, state = small[0], history[small[0]][0]
-    got = attempt(answer, model, activities, x, y, rate, tolerance, 50)
-    if not (isinstance(got, (tuple, list)) and len(got) == 2):
-        raise Mistake("return two things: the activities and the number of steps taken.")
-    taken = int(got[1])
-    limited = attempt(answer, model, activities, x, y, rate, tolerance, 3)
-    if taken == 50:
-        raise Mistake("it ran to max_steps although the gradients had become small long before.")
-    if taken in (needed - 1, needed + 1):
+        if abs(np.mean(z**4) / deviation**4 - 3) > 0.6:
+            raise Mistake("right mean and deviation, but no Gaussian: use jax.random.normal.")
+    for i, z in enumerate(layers):
+        for later in layers[i + 1 :]:
+            n = min(z.size, later.size)
+            wide = min(z.shape[1], later.shape[1])
+            same = np.corrcoef(z.ravel()[:n], later.ravel()[:n])[0, 1]
+            beside = np.corrcoef(z[:, :wide].ravel(), later[:, :wide].ravel())[0, 1]
+            if max(abs(same), abs(beside)) > 0.2:
+                raise Mistake("two layers got the same numbers; split the key, one per layer.")
+    used = any(np.allclose(z, d, atol=1e-4) for z, d in zip(layers, direct, strict=True))
+    if used and not np.allclose(np.concatenate([z.ravel() for z in layers]), once, atol=1e-4):
         raise Mistake(
-            f"off by one: you took {taken} steps, {needed} are needed. Look at the gradient at "
-            "the current activities before deciding on the next step."
+            "the key was used for a draw and for other keys as well: split it first, and then "
+            "use its children only."
         )
+    again, changed = (
+        jax.tree.leaves(attempt(answer, model, x, scale, key=k)) for k in (key, other)
+    )
+    for z, same, new in zip(layers, again, changed, strict=True):
+        if not np.allclose(z, same) or np.allclose(z, new):
+            raise Mistake("the numbers must come from the key given: same key, same numbers.")
+
+
+@exercise("1.3", "Errors with precision", stars=2, minutes=15)
+def exercise_1_3(answer, random):
+    def case(settled=False, precise=1.0):
+        model, activities, x, y = _problem(random)
+        activities = _feedforward(model, x) if settled else activities
+        errors = _errors(model, activities, x, activities[-1] if settled else y)
+        logs = precise * random.uniform(0.3, 1.2, size=3) * random.permutation([1, -1, 1])
+        widths = np.array(SIZES[1:])
+        squared = np.array([0.5 * np.sum(e**2) / BATCH for e in errors])
+
+        def energy(pi=None, logs=logs, widths=widths):
+            return (np.exp(logs) if pi is None else pi) @ squared - 0.5 * logs @ widths
+
+        return Case(
+            (model, activities, x, activities[-1] if settled else y, logs),
+            energy(),
+            {
+                "log_precisions holds log π; take its exponential.": energy(logs),
+                "π weights the squared error; it is not squared itself.": energy(np.exp(2 * logs)),
+                "π weights the squared error, not its root.": energy(np.exp(logs / 2)),
+                "you divided by π; it is one over the variance: multiply.": energy(np.exp(-logs)),
+                "log_precisions holds log π, not the log of the variance, 1/π.": energy(logs=-logs),
+                "the precision is 1/σ², one over the variance, not 1/σ.": energy(logs=2 * logs),
+                "each of a layer's d numbers brings a −½ log π; you counted one per layer.": energy(
+                    widths=1 + 0 * widths
+                ),
+                "the normalisation is divided by N twice: each example brings −½ d log π.": energy(
+                    widths=widths / BATCH
+                ),
+                "½ log 2π for each number is still there; drop it, it does not depend on π.": (
+                    energy() + 0.5 * np.log(2 * np.pi) * sum(widths)
+                ),
+                "mean over a layer's numbers where the energy sums over them.": energy(
+                    np.exp(logs) / widths
+                ),
+            },
+            terms={
+                "the sum of ½ π ‖ε‖²": np.exp(logs) @ squared,
+                "the normalisation −½ d log π": -0.5 * logs @ widths,
+            },
+            strangers={
+                "a square without its precision": squared.sum(),
+                "Σ log π without d": logs.sum(),
+                "a constant": 1.0,
+            },
+        )
+
+    apart = [
+        ("right if all errors are zero: look at the squares.", lambda: case(True)),
+        ("right if all precisions are 1: look where they enter.", lambda: case(precise=0.0)),
+    ]
+    trials(answer, (case() for _ in range(8)), apart=apart, batch=BATCH)
+
+
+def _gradients(model, activities, x, y) -> list[np.ndarray]:
+    """N ∂F/∂z by hand for the tanh network, in float64; zero for the clamped top."""
+    errors, gradients = _errors(model, activities, x, y), []
+    predictions = _predictions(model, [x, *activities[:-1]])
+    for i, above in enumerate(model[1:]):
+        flat = above if isinstance(above, eqx.nn.Linear) else above.layers[0]
+        slope = 1.0 if flat is above else 1 - predictions[i + 1] ** 2
+        gradients.append(errors[i] - (slope * errors[i + 1]) @ np.asarray(flat.weight, float))
+    return [*gradients, np.zeros_like(errors[-1])]
+
+
+MEASURES = {  # what an answer may compare with the tolerance; the first is right
+    "": lambda g: max(np.abs(part).max() for part in g),
+    "the gradient of the batch mean is N times smaller than an example's own: compare N·∂F/∂z "
+    "with the tolerance.": lambda g: max(np.abs(part).max() for part in g) / BATCH,
+    "look at all layers: the first one alone was compared.": lambda g: np.abs(g[0]).max(),
+    "look at all layers: the last hidden one alone was compared.": lambda g: np.abs(g[1]).max(),
+    "look at all images, not at the first alone.": lambda g: max(np.abs(p[0]).max() for p in g),
+    "take absolute values: a large negative gradient is not small.": lambda g: max(
+        part.max() for part in g
+    ),
+    "the largest entry counts, not the mean.": lambda g: max(np.abs(part).mean() for part in g),
+    "the largest entry counts, not the norm.": lambda g: sum(np.sum(part**2) for part in g) ** 0.5,
+    "*every* entry is to be small, of all layers.": lambda g: min(
+        np.abs(part).max() for part in g[:-1]
+    ),
+}
+
+
+def _descent(random, rate, *, last: int):
+    """A problem, its states at each step, a tolerance, and at which step each measure is below it.
+
+    The layer `last` is small last; each other measure stops at another step than the right one.
+    """
+    while True:
+        problem = _problem(random)
+        states, slopes = [problem[1]], []
+        for _ in range(30):
+            slopes.append(_gradients(problem[0], states[-1], *problem[2:]))
+            states.append([a - rate * g for a, g in zip(states[-1], slopes[-1], strict=True)])
+        sizes = np.array([[measure(g) for g in slopes] for measure in MEASURES.values()])
+        for needed in random.permutation(np.arange(6, 16)):
+            before, after = sizes[0, needed - 1 : needed + 1]
+            tolerance = (before * after) ** 0.5
+            below = [int(np.argmax(row < tolerance)) if min(row) < tolerance else 30
+                     for row in sizes]  # fmt: skip
+            other = [step for i, step in enumerate(below) if i not in (0, 2 + last)]
+            apart = needed not in other and needed - 1 not in other
+            if below[0] == needed and after < 0.97 * before and apart:
+                return problem, states, tolerance, below, sizes[0, 0]
+
+
+@exercise("1.4", "Stop when there is nothing left to do", stars=3, minutes=15)
+def exercise_1_4(answer, random):
+    rate = 0.15
+    for last in (1, 0):
+        (model, *given), states, tolerance, steps, first = _descent(random, rate, last=last)
+        inputs, needed = (model, *given, rate), steps[0]
+        got, taken = _stopped(attempt(answer, *inputs, tolerance, 50))
+        if taken == 50:
+            raise Mistake("it ran to max_steps although the gradients became small long before.")
+        for words, step in zip(MEASURES, steps, strict=True):
+            if taken == step != needed:
+                raise Mistake(f"{words} You took {taken} steps, {needed} are needed.")
+        if abs(taken - needed) == 1:
+            raise Mistake(
+                f"off by one: you took {taken} steps, {needed} are needed. Look at the gradient "
+                "at the current activities before deciding on the next step."
+            )
+        _same(got, states[needed], taken, needed, states)
+    got, taken = _stopped(attempt(answer, *inputs, tolerance, 3))
+    if taken != 3:
+        raise Mistake(f"max_steps=3 was given and you took {taken} steps.")
+    _same(got, states[3], taken, 3, states)
+    got, taken = _stopped(attempt(answer, *inputs, 2 * first, 50))
+    if taken:
+        raise Mistake(
+            f"all gradients were small at the start, and you took {taken} steps: look before "
+            "you step."
+        )
+    _same(got, states[0], 0, 0, states)
+
+
+def _stopped(got) -> tuple[list, int]:
+    if not (isinstance(got, (tuple, list)) and len(got) == 2 and np.size(got[1]) == 1):
+        raise Mistake("return two things: the activities and the number of steps taken.")
+    if not isinstance(got[0], (tuple, list)) or len(got[0]) != len(SIZES) - 1:
+        raise Mistake(
+            f"return all {len(SIZES) - 1} activities that you were given, the top one as well."
+        )
+    return list(got[0]), int(np.asarray(got[1]).item())
+
+
+def _same(got, want, taken, needed, states) -> None:
+    """Compare the hidden activities, and the steps that were counted, with the right ones."""
+    for step in (needed - 1, needed + 1, 0):
+        if 0 <= step != needed and all(
+            np.shape(z) == w.shape and np.allclose(z, w, atol=1e-3)
+            for z, w in zip(got[:-1], states[step][:-1], strict=True)
+        ):
+            where = "the start" if step == 0 else f"those after {step}"
+            raise Mistake(f"you counted {needed} steps, but the activities returned are {where}.")
     if taken != needed:
         raise Mistake(
             f"you took {taken} steps, expected {needed}. Compare the largest absolute entry of "
             "all activity gradients, per example (N times that of F), with the tolerance."
         )
+    moved = [w - s for w, s in zip(want, states[0], strict=True)]
     expect(
-        list(got[0])[:-1],
-        state[:-1],
-        {"you stopped at the right time but returned the start.": activities[:-1]},
+        got[:-1],
+        want[:-1],
+        names=["z₁", "z₂"],
+        terms={
+            "the start": states[0][:-1],
+            "the way from the start": moved[:-1],
+        },
     )
-    if int(limited[1]) != 3:
-        raise Mistake(f"max_steps=3 was given and you took {int(limited[1])} steps.")
-
-
-def _gradients(model, activities, x, y) -> list[np.ndarray]:
-    """∂F/∂z by hand for the tanh network, in float64; zero for the clamped top."""
-    errors, gradients = _errors(model, activities, x, y), []
-    predictions = _predictions(model, activities, x)
-    for layer in range(len(model) - 1):
-        above = model[layer + 1]
-        last = isinstance(above, eqx.nn.Linear)
-        weight = np.asarray((above if last else above.layers[0]).weight, float)
-        slope = 1.0 if last else 1 - predictions[layer + 1] ** 2
-        gradients.append((errors[layer] - (slope * errors[layer + 1]) @ weight) / BATCH)
-    return [*gradients, np.zeros_like(errors[-1])]

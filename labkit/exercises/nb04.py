@@ -3,49 +3,66 @@
 import jax.numpy as jnp
 import numpy as np
 
-from labkit.exercises.core import Mistake, attempt, exercise, expect
+from labkit.exercises.core import Case, Mistake, attempt, exercise, expect, trials
 
 
-def _float(*arrays):
-    return [jnp.asarray(a, jnp.float32) for a in arrays]
+@exercise("4.1", "Between any two Gaussians", stars=2, minutes=10)
+def exercise_4_1(answer, random):
+    def case(apart=1.0, first=1.0, second=1.0):
+        m1, away = random.normal(size=(2, 3))
+        m2 = m1 + apart * away
+        s1, s2 = random.uniform(-0.7, 0.7, size=(2, 3)) * [[first], [second]]
 
+        def kl(m1=m1, s1=s1, m2=m2, s2=s2):
+            return s2 - s1 + 0.5 * (np.exp(2 * s1) + (m1 - m2) ** 2) / np.exp(2 * s2) - 0.5
 
-@exercise("4.1", "KL between two Gaussians")
-def exercise_4_1(answer):
-    m1, s1 = np.array([0.5, -1.0, 2.0]), np.array([0.2, -0.5, 0.4])
-    m2, s2 = np.array([-0.3, 0.4, 1.0]), np.array([-0.1, 0.3, 0.6])
+        def with_variances(first, second):
+            return np.sum(s2 - s1 + 0.5 * (first + (m1 - m2) ** 2) / second - 0.5)
 
-    def kl(m1, s1, m2, s2, half=0.5, constant=0.5, logs=1.0, squares=1.0):
-        ratio = (np.exp(2 * s1) + squares * (m1 - m2) ** 2) / np.exp(2 * s2)
-        return np.sum(logs * (s2 - s1) + half * ratio - constant)
+        v1, v2 = np.exp(2 * s1), np.exp(2 * s2)
+        return Case(
+            (m1, s1, m2, s2),
+            kl().sum(),
+            {
+                "the two are exchanged: this is KL of the second from the first, and the KL is not "
+                "symmetric.": kl(m2, s2, m1, s1).sum(),
+                "you took log σ for log σ²: the variance is exp(2 log σ).": kl(
+                    s1=s1 / 2, s2=s2 / 2
+                ).sum(),
+                "you took log σ for log σ² in the variances: exp(2 log σ).": with_variances(
+                    np.exp(s1), np.exp(s2)
+                ),
+                "the variance of the second is σ₂², not σ₂.": with_variances(v1, np.exp(s2)),
+                "the variance of the first is σ₁², not σ₁.": with_variances(np.exp(s1), v2),
+                "multiply by 1/σ₂²: you multiplied by σ₂².": with_variances(v1, 1 / v2),
+                "the means are added; take their difference.": kl(m2=-m2).sum(),
+                "this is the divergence from N(0, I): it ignores the second.": kl(m2=0, s2=0).sum(),
+                "this is in bits; one nat is 1.44 of them.": kl().sum() / np.log(2),
+                "mean over the units where the divergence is their sum.": kl().mean(),
+            },
+            terms={
+                "log σ₂": s2.sum(),
+                "−log σ₁": -s1.sum(),
+                "½ σ₁²/σ₂²": 0.5 * np.exp(2 * s1 - 2 * s2).sum(),
+                "½ (μ₁ − μ₂)²/σ₂²": 0.5 * np.sum((m1 - m2) ** 2 / np.exp(2 * s2)),
+                "the −½ of each unit": -1.5,
+            },
+            strangers={
+                "½ log σ₁²/σ₂²": np.sum(s1 / v2),
+                "½/σ₂²": np.sum(0.5 / v2),
+                "½ μ₁²/σ₂²": np.sum(0.5 * m1**2 / v2),
+                "½ μ₂²/σ₂²": np.sum(0.5 * m2**2 / v2),
+                "σ₂²": v2.sum(),
+            },
+        )
 
-    want = kl(m1, s1, m2, s2)
-    expect(
-        attempt(answer, *_float(m1, s1, m2, s2)),
-        want,
-        {
-            "the two are exchanged: this is KL of the second from the first, and the KL is not "
-            "symmetric.": kl(m2, s2, m1, s1),
-            "the sign: the KL is E₁[log q₁ − log q₂], and never negative.": -want,
-            "the −½ of each unit is missing: E₁ of (z − μ₁)²/σ₁² is one.": kl(
-                m1, s1, m2, s2, constant=0.0
-            ),
-            "the ½ of the squares is missing.": kl(m1, s1, m2, s2, half=1.0),
-            "the ½ of the constant is missing.": kl(m1, s1, m2, s2, constant=1.0),
-            "the logs have the wrong sign: log σ₂ − log σ₁.": kl(m1, s1, m2, s2, logs=-1.0),
-            "the logs are halved: ½ log σ² is log σ.": kl(m1, s1, m2, s2, logs=0.5),
-            "the distance between the means is missing.": kl(m1, s1, m2, s2, squares=0.0),
-            "you took log σ for log σ²: the variance is exp(2 log σ).": kl(m1, s1 / 2, m2, s2 / 2),
-            "you took log σ for log σ² in the variances: exp(2 log σ).": np.sum(
-                s2 - s1 + 0.5 * (np.exp(s1) + (m1 - m2) ** 2) / np.exp(s2) - 0.5
-            ),
-            "the divergence from N(0, I) ignores the second Gaussian.": kl(m1, s1, 0 * m1, 0 * s1),
-            "mean over the units where the divergence is their sum.": want / 3,
-            "sum over the units: one number is expected, you return one for each.": (
-                s2 - s1 + 0.5 * (np.exp(2 * s1) + (m1 - m2) ** 2) / np.exp(2 * s2) - 0.5
-            ),
-        },
-    )
+    apart = [
+        ("right if the means are equal: look at (μ₁ − μ₂)².", lambda: case(apart=0.0)),
+        ("right if σ₁ = 1: look where σ₁ enters.", lambda: case(first=0.0)),
+        ("right if σ₂ = 1: look where σ₂ enters.", lambda: case(second=0.0)),
+        ("right if σ₁ = σ₂ = 1: look where they enter.", lambda: case(1.0, 0.0, 0.0)),
+    ]
+    trials(answer, (case() for _ in range(14)), apart=apart)
 
 
 def _log_likelihood(logits, x):
@@ -57,131 +74,175 @@ def _kl(mean, log_std):
     return np.sum(0.5 * (mean**2 + np.exp(2 * log_std) - 1) - log_std, axis=-1)
 
 
-@exercise("4.2", "Conditional VAE")
-def exercise_4_2(answer):
-    rng = np.random.default_rng(421)
-    x, y = (rng.uniform(size=6) < 0.5) * 1.0, np.eye(3)[1]
-    noise = rng.normal(size=2)
-    A, B = rng.normal(size=(4, 9)), 2 * rng.normal(size=(6, 5))
-
-    def checked(v, size, what, parts):
-        if v.shape != (size,):
-            raise Mistake(
-                f"{what} takes one vector of {size} numbers, {parts}, with the one-hot label "
-                f"last; it got shape {v.shape}"
-            )
-
-    def encode(v):
-        checked(v, 9, "encode", "image and label")
-        out = jnp.asarray(A, jnp.float32) @ v
-        return out[:2], 0.5 * out[2:]
-
-    def decode(v):
-        checked(v, 5, "decode", "z and label")
-        return jnp.asarray(B, jnp.float32) @ v
-
-    def elbo(x_, y_in=y, y_out=y, kl=1.0, swap=False, spread=np.exp, eps=noise):
-        out = A @ (np.r_[y_in, x_] if swap else np.r_[x_, y_in])
-        mean, log_std = out[:2], 0.5 * out[2:]
-        z = mean + spread(log_std) * eps
-        logits = B @ (np.r_[y_out, z] if swap else np.r_[z, y_out])
-        return _log_likelihood(logits, x_) - kl * _kl(mean, log_std)
-
-    want = elbo(x)
-    expect(
-        attempt(answer, encode, decode, *_float(x, y, noise)),
-        want,
-        {
-            "the sign: the ELBO is to be maximised; you return the free energy.": -want,
-            "the KL must be subtracted; you added it.": elbo(x, kl=-1.0),
-            "the KL is missing: this is the reconstruction alone.": elbo(x, kl=0.0),
-            "the label comes last in both vectors.": elbo(x, swap=True),
-            "the encoder does not see the label.": elbo(x, y_in=0 * y),
-            "the decoder does not see the label.": elbo(x, y_out=0 * y),
-            "log std is not std: take the exponential before it multiplies the noise.": elbo(
-                x, spread=lambda s: s
-            ),
-            "you took log σ for log σ²: σ is exp(log σ).": elbo(x, spread=lambda s: np.exp(s / 2)),
-            "the noise is not used: z is the mean, so the posterior is a point.": elbo(
-                x, eps=0 * noise
-            ),
-            "mean over the pixels where the log-likelihood is their sum.": want
-            - 5 / 6 * elbo(x, kl=0.0),
-        },
-    )
+FAR = (
+    "right for moderate logits, but {} with a logit of 200, where 1 − sigmoid is zero in float32: "
+    "log(1 − sigmoid(a)) is −softplus(a)."
+)
 
 
-@exercise("4.3", "Importance-weighted bound")
-def exercise_4_3(answer):
-    rng = np.random.default_rng(43)
+@exercise("4.2", "A digit on demand", stars=2, minutes=20)
+def exercise_4_2(answer, random):
+    def case(far=0.0, noisy=1.0, spread=1.0, tall=1.0):
+        x, y = (random.uniform(size=6) < 0.5) * 1.0, np.eye(3)[random.integers(3)]
+        noise = noisy * random.normal(size=2)
+        A, B = random.normal(size=(4, 9)), 2 * random.normal(size=(6, 5))
+        A, B, x[0] = spread * A * [[1], [1], [0.3], [0.3]], tall * B, x[0] * (far == 0)
+        offset = far * np.eye(6)[0]
 
-    def logmeanexp(w, axis):
+        def checked(v, size, what, parts):
+            if np.shape(v) != (size,):
+                raise Mistake(
+                    f"{what} takes one vector of {size} numbers, {parts}, with the one-hot label "
+                    f"last; it got shape {np.shape(v)}"
+                )
+
+        def encode(v):
+            checked(v, 9, "encode", "image and label")
+            out = jnp.asarray(A) @ v
+            return out[:2], out[2:]
+
+        def decode(v):
+            checked(v, 5, "decode", "z and label")
+            return jnp.asarray(B) @ v + offset
+
+        out = A @ np.r_[x, y]
+
+        def parts(read=np.r_[x, y], y_out=y, swap=False, spread=np.exp, eps=noise):
+            mean, log_std = (A @ read)[:2], (A @ read)[2:]
+            z = mean + spread(log_std) * eps
+            logits = B @ (np.r_[y_out, z] if swap else np.r_[z, y_out]) + offset
+            return _log_likelihood(logits, x), -_kl(mean, log_std)
+
+        def elbo(*read, **options):
+            return sum(parts(*read, **options))
+
+        (likelihood, kl), mean, log_std = parts(), out[:2], out[2:]
+        drawn = np.sum(-0.5 * (mean + np.exp(log_std) * noise) ** 2 + 0.5 * noise**2 + log_std)
+        return Case(
+            (encode, decode, x, y, noise),
+            likelihood + kl,
+            {
+                "the label comes last in both vectors.": elbo(np.r_[y, x], swap=True),
+                "the label comes last in the encoder's vector.": elbo(np.r_[y, x]),
+                "the label comes last in the decoder's vector.": elbo(swap=True),
+                "the encoder does not see the label.": elbo(np.r_[x, 0 * y]),
+                "the decoder does not see the label.": elbo(y_out=0 * y),
+                "log std is not std: take the exponential.": elbo(spread=lambda s: s),
+                "you took log σ for log σ²: σ is exp(log σ).": elbo(spread=lambda s: np.exp(s / 2)),
+                "the noise is not used: z is the mean, the posterior a point.": elbo(eps=0 * noise),
+                "right in distribution; but add the noise you are given, to make it comparable.": (
+                    elbo(eps=-noise)
+                ),
+                "right on average: this is log p(z) − log q(z) at the z you drew. Take the KL in "
+                "closed form, so that the numbers can be compared.": likelihood + drawn,
+                "mean over the pixels where the log-likelihood is their sum.": likelihood / 6 + kl,
+                "mean over the units where the KL is their sum.": likelihood + kl / 2,
+                "log σ² where log σ is given, in the KL.": likelihood - _kl(mean, log_std / 2),
+            },
+            terms={"the log-likelihood": likelihood, "−KL": kl},
+            strangers={
+                "½ Σ μ²": 0.5 * np.sum(mean**2),
+                "½ Σ σ²": 0.5 * np.sum(np.exp(2 * log_std)),
+                "Σ log σ": log_std.sum(),
+                "a constant": 1.0,
+            },
+        )
+
+    apart = [
+        ("right if the noise is zero: look how it enters z.", lambda: case(noisy=0.0)),
+        ("right if q is the prior: look at the KL.", lambda: case(spread=0.0)),
+        ("right if all logits are zero: look at z and the likelihood.", lambda: case(tall=0.0)),
+    ]
+    trials(answer, (case() for _ in range(9)), apart=apart)
+    _stable(answer, case(far=200.0))
+
+
+def _stable(answer, case) -> None:
+    """An answer that is right for moderate logits, asked about a far one."""
+    got = np.asarray(attempt(answer, *case.arguments), float)
+    if not np.isfinite(got).all():
+        raise Mistake(FAR.format(got))
+    expect(got, case.want)
+
+
+@exercise("4.3", "The importance-weighted bound", stars=2, minutes=15)
+def exercise_4_3(answer, random):
+    def logmeanexp(w, axis=1):
         top = w.max(axis=axis, keepdims=True)
         return np.log(np.exp(w - top).mean(axis=axis)) + top.squeeze(axis)
 
-    small = rng.normal(0, 1.5, size=(3, 4))
-    want = logmeanexp(small, 1).mean()
-    spread = small.max(axis=1).mean()
-    expect(
-        attempt(answer, *_float(small)),
-        want,
-        {
-            "this is the mean of the log-weights, the ELBO: exponentiate before you average.": (
-                small.mean()
-            ),
-            "log of the *sum* of the weights: subtract log K.": want + np.log(4),
-            "the maximum that you subtracted must be added back.": want - spread,
-            "the average over K must run along axis 1, one bound for each image.": logmeanexp(
-                small, 0
-            ).mean(),
-            "this averages the weights of all images before the log; take the log for each "
-            "image.": logmeanexp(small.reshape(1, -1), 1).item(),
-            "sum over the images where the bound is their mean.": 3 * want,
-            "mean over the images: one number is expected, you return one for each.": logmeanexp(
-                small, 1
-            ),
-            "the sign: the bound is +log of the average.": -want,
-        },
-    )
-    deep = small - 400
-    got = np.asarray(attempt(answer, *_float(deep)), dtype=float)
-    if not np.isfinite(got).all():
-        raise Mistake(
-            f"right for moderate weights, but {got} for log-weights around −400: their "
-            "exponentials round to zero. Subtract the largest of each image first."
+    def case(within=1.0, between=2.0):
+        w = random.normal(0, 1.5 * within, size=(3, 4)) + random.normal(0, between, size=(3, 1))
+        want, largest = logmeanexp(w).mean(), w.max(axis=1).mean()
+        return Case(
+            (w,),
+            want,
+            {
+                "this is the mean of the log-weights, the ELBO: exponentiate before you average.": (
+                    w.mean()
+                ),
+                "log of the *sum* of the weights: subtract log K.": want + np.log(4),
+                "log K is subtracted twice: the mean divides by K.": want - np.log(4),
+                "the maximum that you subtracted must be added back.": want - largest,
+                "average over K along axis 1, one bound for each image.": logmeanexp(w, 0).mean(),
+                "this averages the weights of all images before the log; take the log for each "
+                "image.": logmeanexp(w.reshape(1, -1)).item(),
+                "this is the average weight; take its logarithm.": np.exp(logmeanexp(w)).mean(),
+                "this is the largest log-weight; the others count too.": largest,
+            },
+            terms={"log of the average": want - largest, "the largest": largest},
+            strangers={"the mean log-weight": w.mean(), "a constant": 1.0},
         )
-    expect(got, want - 400, {})
+
+    apart = [("right if an image's weights are all alike: look at their average over K.",
+              lambda: case(within=0.0))]  # fmt: skip
+    trials(answer, (case() for _ in range(6)), apart=apart, batch=3)
+    for shifts in (np.array([-400.0, -400, -400]), random.permutation([-60.0, -300, -900]),
+                   np.array([90.0, 400, 200])):  # fmt: skip
+        w = random.normal(0, 1.5, size=(3, 4)) + shifts[:, None]
+        want = logmeanexp(w).mean()
+        got = np.asarray(attempt(answer, w), dtype=float)
+        if not np.isfinite(got).all():
+            raise Mistake(
+                f"right for moderate weights, but {got} for rows of log-weights around "
+                f"{', '.join(f'{s:.0f}' for s in shifts)}: their exponentials round to zero or "
+                "overflow. Subtract the largest *of each image* first."
+            )
+        expect(got, want)
 
 
-@exercise("4.4", "β-VAE")
-def exercise_4_4(answer):
-    rng = np.random.default_rng(44)
-    logits, x = rng.normal(size=(4, 6)), (rng.uniform(size=(4, 6)) < 0.5) * 1.0
-    mean, log_std = rng.normal(size=(4, 3)), 0.5 * rng.normal(size=(4, 3))
-    likelihood, kl, beta = _log_likelihood(logits, x), _kl(mean, log_std), 2.5
+@exercise("4.4", "β-VAE", stars=1, minutes=10)
+def exercise_4_4(answer, random):
+    def case(far=0.0, confident=1.0, spread=1.0):
+        logits, x = (
+            confident * random.normal(size=(5, 6)),
+            (random.uniform(size=(5, 6)) < 0.5) * 1.0,
+        )
+        mean, log_std = spread * random.normal(size=(2, 5, 3)) * [[[1]], [[0.5]]]
+        if far:
+            logits[0, 0], x[0, 0] = far, 0
+        beta = random.uniform(2, 4)
+        each, kls = _log_likelihood(logits, x), _kl(mean, log_std)
+        likelihood, kl = each.mean(), kls.mean()
+        return Case(
+            (logits, x, mean, log_std, beta),
+            likelihood - beta * kl,
+            {
+                "β multiplies the KL, not the likelihood.": beta * likelihood - kl,
+                "β is not used: this is the ELBO.": likelihood - kl,
+                "the KL is divided by β; a large β makes units dear.": likelihood - kl / beta,
+                "β multiplies both terms.": beta * (likelihood - kl),
+                "mean over pixels and units where both are sums.": likelihood / 6 - beta * kl / 3,
+                "mean over the pixels where they are summed.": likelihood / 6 - beta * kl,
+                "mean over the units where they are summed.": likelihood - beta * kl / 3,
+            },
+            terms={"the log-likelihood": likelihood, "−β KL": -beta * kl},
+            strangers={"KL without β": kl, "a constant": 1.0},
+        )
 
-    def objective(pixels=1.0, units=beta):
-        return np.mean(pixels * likelihood - units * kl)
-
-    want = objective()
-    expect(
-        attempt(answer, *_float(logits, x, mean, log_std, beta)),
-        want,
-        {
-            "the sign: write the objective to be maximised.": -want,
-            "β multiplies the KL, not the likelihood.": objective(pixels=beta, units=1.0),
-            "β is not used: this is the ELBO.": objective(units=1.0),
-            "the KL is divided by β; a large β makes units dear.": objective(units=1 / beta),
-            "β multiplies both terms.": objective(pixels=beta),
-            "the KL must be subtracted.": objective(units=-beta),
-            "sum over the batch where the objective takes the mean.": 4 * want,
-            "mean over pixels and units where both are sums.": np.mean(
-                likelihood / 6 - beta * kl / 3
-            ),
-            "mean over the pixels where the log-likelihood is their sum.": objective(pixels=1 / 6),
-            "mean over the units where the KL is their sum.": objective(units=beta / 3),
-            "mean over the images: one number is expected, you return one for each.": (
-                likelihood - beta * kl
-            ),
-        },
-    )
+    apart = [
+        ("right if q is the prior: look at the KL.", lambda: case(spread=0.0)),
+        ("right if all logits are zero: look at the likelihood.", lambda: case(confident=0.0)),
+    ]
+    trials(answer, (case() for _ in range(7)), apart=apart, batch=5)
+    _stable(answer, case(far=200.0))
