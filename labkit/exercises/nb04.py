@@ -37,6 +37,8 @@ def exercise_4_1(answer, random):
                 "multiply by 1/σ₂²: you multiplied by σ₂².": with_variances(v1, 1 / v2),
                 "the means are added; take their difference.": kl(m2=-m2).sum(),
                 "this is the divergence from N(0, I): it ignores the second.": kl(m2=0, s2=0).sum(),
+                "the exponential of 2 log σ₂ is missing.": with_variances(v1, 2 * s2),
+                "this is the divergence of one unit; sum over all.": kl().max(),
                 "this is in bits; one nat is 1.44 of them.": kl().sum() / np.log(2),
                 "mean over the units where the divergence is their sum.": kl().mean(),
             },

@@ -24,7 +24,7 @@ def solutions() -> dict[str, tuple[ast.FunctionDef, dict]]:
     for path in notebooks(ROOT):
         trees, needed = {}, set()
         for cell in read(path).cells:
-            if "solution" in tags(cell):
+            if cell.cell_type == "code" and "solution" in tags(cell):
                 tree = ast.parse(cell.source)
                 number = tree.body[-1].value.func.attr.removeprefix("exercise_").replace("_", ".")
                 trees[number] = tree.body[0]
