@@ -6,54 +6,11 @@ import sys
 
 import jax
 import jax.numpy as jnp
-import nbformat
 import numpy as np
 import pytest
 
 from tools import ROOT, bench
-from tools import slice as cells
 from tools.bench.flops import matmul_flops
-
-
-@pytest.fixture
-def notebook(tmp_path):
-    def write(*sources, tags=()):
-        new = [nbformat.v4.new_code_cell(source) for source in sources]
-        new[-1].metadata.tags = list(tags)
-        path = tmp_path / "notebook.ipynb"
-        nbformat.write(nbformat.v4.new_notebook(cells=new), path)
-        return path
-
-    return write
-
-
-def test_definitions_run_what_a_name_needs_and_nothing_else(notebook):
-    path = notebook(
-        "import math\nscale = 2.0\nlog = []",
-        "raise SystemExit('this is a training')",
-        "def area(r):\n    return scale * shape(r)",
-        "def shape(r):\n    return math.pi * r**2",
-        "scale = 3.0\nunused = scale / 0",
-    )
-    namespace = cells.definitions(path, "area")
-    assert namespace["area"](1.0) == 2.0 * np.pi  # the scale where area was made
-    assert "unused" not in namespace and "log" not in namespace
-
-
-def test_definitions_see_entries_that_are_set_and_can_be_wrapped(notebook):
-    path = notebook(
-        "def fit(n):\n    return 1 / 0",
-        "table, name = {}, 'left over'",
-        "for name in ('a', 'b'):\n    table[name] = fit(name)",
-        "def area():\n    return 0",
-        tags=["solution"],
-    )
-    seen = []
-    wrap = {"fit": lambda fit: seen.append}
-    assert cells.definitions(path, "table", wrap=wrap)["table"] == {"a": None, "b": None}
-    assert seen == ["a", "b"]
-    with pytest.raises(KeyError, match="no 'area'"):
-        cells.definitions(path, "area")
 
 
 def test_flops_of_matrix_products():
