@@ -1,27 +1,24 @@
-"""Grade a class: `python -m tools.grading FILE...` runs our checks on submitted notebooks.
+"""Judge a submitted notebook: our checks, its answers, in two processes.
 
-Two processes for each submission. This one, the grader, holds the checks; submitted code never
-runs in it. The other (`sandbox.py`) runs what the submission defines. When a check calls the
-answer, its arguments travel to the sandbox and plain arrays come back. Whatever a submission does
-to labkit.check, to NumPy or to its own output, it does in its own process.
+This one, the grader, holds the checks; nothing submitted runs or is parsed in it. The other
+(`sandbox.py`) reads the submission and runs what its answers need. When a check calls the answer,
+the arguments travel there, and plain arrays come back. Inputs are drawn anew at each grading.
 
-Enforced: seconds for an exercise, and memory, looked at every 50 ms, for a submission and all that
-it starts; no output; except on Windows, seconds of processor, and no file with content. Not cut
-off: the network, and whatever else your account may do, such as reading a solution from the disk,
-deleting files or ending a process, this one included. A container without network and with
-nothing else in it closes that.
+Enforced everywhere: seconds and memory, and no output. With bubblewrap also: no network; nothing
+to be seen but the interpreter, its packages, data and labkit without exercises, all read-only; a
+small disk in memory; and the end of everything that a submission has started.
 """
 
-import argparse
-import concurrent.futures
 import contextlib
-import csv
-import io
+import copyreg
 import json
 import os
 import queue
 import re
-import struct
+import shutil
+import signal
+import site
+import stat
 import subprocess
 import sys
 import tempfile
@@ -33,11 +30,12 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+import platformdirs
 
-import labkit
-from labkit import check
+import labkit.exercises
+from labkit import check, files
 from labkit.exercises.core import Mistake, Verdict, verdict
-from tools.grading import sandbox
+from tools import ROOT, notebooks, read, slice, tags
 
 try:
     import cloudpickle
@@ -45,207 +43,202 @@ try:
 except ModuleNotFoundError as error:
     raise SystemExit(f"Grading needs {error.name}: pip install cloudpickle psutil") from None
 
-ROOT = Path(labkit.__file__).resolve().parent.parent
-LARGEST = 32 * 1024 * 1024  # bytes of a submission
-START = 120  # seconds for a sandbox to import JAX
-CALL = re.compile(r"check\.(exercise_(\d+)_(\d+))\((\w+)\)")
-SETUP = re.compile(r"session\.start\([\"'](\w+)[\"']\)")
+LARGEST, MESSAGE, DISK = 2**27, 2**22, 2**28  # bytes: of a file, of an answer, to write
+START, WALL, PROCESSES = 300, 10, 256  # seconds to start in; wall seconds for a charged one; number
+CALL = re.compile(r"check\.(exercise_\d+_\d+)\((\w+)\)")
+GARBLED = (ValueError, TypeError, KeyError, OverflowError, RecursionError, MemoryError)
+LIVE: set["Sandbox"] = set()
 
-
-class Limits(NamedTuple):
-    """Seconds for one exercise, and bytes of memory for one submission."""
-
-    seconds: float = 60
-    memory: int = 3 * 2**30
-
-
-LIMITS = Limits()
+cloudpickle.register_pickle_by_value(labkit.exercises)  # the sandbox holds none of it
+copyreg.pickle(
+    type(jax.random.key(0)),
+    lambda key: (jax.random.wrap_key_data, (np.asarray(jax.random.key_data(key)),)),
+)
 
 
 class Exercise(NamedTuple):
-    """One exercise of a notebook: its number, the function asked for, the check, our cells."""
+    """An exercise: its check, the function asked for, how many of our cells come before it."""
 
-    number: str
+    check: Callable
     function: str
-    judge: Callable
-    before: list[str]  # sources of our code cells up to it, solutions left out
+    before: int
 
 
 class Grade(NamedTuple):
-    """One submission: the notebook it is, a verdict for each exercise, a note where needed."""
+    """One submitted file: the notebook it is, a verdict for each exercise, what else is to say.
 
+    shown: exercises with a ✓ in the stored output. own: a hash of the code that is not ours.
+    """
+
+    student: str
     file: str
-    notebook: str
-    verdicts: dict[str, Verdict]
     note: str = ""
+    notebook: str = ""
+    verdicts: dict[str, Verdict] = {}
+    shown: list[str] = []
+    own: str = ""
 
 
-# Notebooks ----------------------------------------------------------------------------------------
-
-
-class NotANotebook(ValueError):
-    """The file is no notebook; the message says why."""
-
-
-def code_cells(path: Path) -> list[str]:
-    """Sources of a notebook's code cells without those tagged `solution`.
-
-    Raises NotANotebook for a file that is something else.
-    """
-    try:
-        if path.stat().st_size > LARGEST:
-            raise NotANotebook(f"the file has more than {LARGEST} bytes")
-        cells = json.loads(path.read_text("utf-8"))["cells"]
-        found = []
-        for cell in cells:
-            if cell["cell_type"] == "code":
-                source = cell["source"]
-                tags = cell.get("metadata", {}).get("tags", [])
-                if "solution" not in tags:
-                    found.append(source if isinstance(source, str) else "".join(source))
-    except OSError as error:
-        raise NotANotebook(f"the file cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        if isinstance(error, NotANotebook):
-            raise
-        raise NotANotebook("this is not a notebook") from error
-    return found
-
-
-def course(folder: Path) -> dict[str, list[Exercise]]:
-    """The exercises of our own notebooks, by the notebooks' names.
-
-    Raises FileNotFoundError where the folder holds none.
-    """
+def course() -> dict[str, tuple[list[Exercise], list[str]]]:
+    """The exercises of each of our notebooks, and the sources of cells that answers may need."""
     found = {}
-    for path in sorted(folder.glob("[0-9]*.ipynb")):
-        cells = code_cells(path)
-        found[path.stem] = [
-            Exercise(f"{a}.{b}", function, getattr(check, name).__wrapped__, cells[:i])
-            for i, cell in enumerate(cells)
-            for name, a, b, function in CALL.findall(cell)
-        ]
-    if not any(found.values()):
-        raise FileNotFoundError(f"no notebooks with exercises in {folder}")
+    for path in notebooks():
+        exercises, cells = found[path.stem] = [], []
+        for cell in read(path).cells:
+            if "check" in tags(cell):
+                for name, function in CALL.findall(cell.source):
+                    exercises.append(Exercise(getattr(check, name), function, len(cells)))
+            elif cell.cell_type == "code" and not slice.LEFT_OUT & tags(cell):
+                cells.append(cell.source)
     return found
 
 
-def which(cells: list[str], notebooks: dict[str, list[Exercise]]) -> str | None:
-    """The notebook that a submission is: by its setup cell, or by the functions it defines."""
-    text = "\n".join(cells)
-    for name in SETUP.findall(text):
-        if name in notebooks:
-            return name
-    defined = set(re.findall(r"(?m)^\s*def\s+(\w+)", text))
-    counts = {
-        name: sum(exercise.function in defined for exercise in exercises)
-        for name, exercises in notebooks.items()
-    }
-    best = max(counts, key=counts.get)
-    return best if counts[best] else None
+def content(path: Path, largest: int = LARGEST) -> bytes:
+    """What a regular file holds; raises ValueError with the reason for anything else."""
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise ValueError("this is no file, but a link, a pipe or a device")
+        with path.open("rb") as file:
+            data = file.read(largest + 1)
+    except OSError as error:
+        raise ValueError(f"this file cannot be read: {error.strerror}") from error
+    if len(data) > largest:
+        raise ValueError(f"this file has more than {largest // 2**20} MiB")
+    return data
 
 
-# The other side of the sandbox --------------------------------------------------------------------
+class Cage:
+    """Where sandboxes run: a copy of labkit without exercises, and the command that encloses it.
+
+    `lacks` says why bubblewrap does not, if so. Nothing in the folders `private` is seen inside.
+    """
+
+    def __init__(self, *private: Path):
+        self.folder = tempfile.TemporaryDirectory(prefix="labkit-grading-")
+        self.stage = Path(self.folder.name)
+        hidden = shutil.ignore_patterns("exercises", "__pycache__")
+        shutil.copytree(ROOT / "labkit", self.stage / "labkit", ignore=hidden)
+        (self.stage / "tools" / "grading").mkdir(parents=True)
+        for module in ("tools/slice.py", "tools/grading/sandbox.py"):
+            shutil.copy(ROOT / module, self.stage / module)
+        data = str(files.folder("LABKIT_DATA", platformdirs.user_cache_dir("labkit")))
+        mirror = files.setting("LABKIT_MIRROR")
+        kept = ("PATH", "LANG", "SYSTEMROOT", "LABKIT_DATASET", "LABKIT_MIRROR")
+        self.environment = {name: os.environ[name] for name in kept if name in os.environ} | {
+            "JAX_PLATFORMS": "cpu", "LABKIT_DATA": data, "MPLBACKEND": "agg",
+            "PYTHONDONTWRITEBYTECODE": "1", "PYTHONNOUSERSITE": "1", "PYTHONPATH": str(self.stage),
+        }  # fmt: skip
+        shown = [data, *[mirror[7:]] * mirror.startswith("file:///"), str(self.stage)]
+        self.command, self.lacks = ["bwrap", *_enclosure(private, shown)], ""
+        try:
+            subprocess.run([*self.command, "true"], capture_output=True, check=True, text=True)
+        except FileNotFoundError:
+            self.command, self.lacks = [], "bubblewrap is not installed"
+        except subprocess.CalledProcessError as error:
+            self.command, self.lacks = [], f"bubblewrap does not work here: {error.stderr.strip()}"
+
+
+def _enclosure(private: tuple[Path, ...], shown: list[str]) -> list[str]:
+    """bubblewrap's arguments: a system of its own in which only a few folders are to be seen."""
+
+    def bound(*paths):
+        return [word for path in paths for word in ("--ro-bind-try", path, path)]
+
+    words = ["--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
+    for path in map(Path, ("/bin", "/sbin", "/lib", "/lib32", "/lib64")):
+        words += ["--symlink", path.readlink(), path] if path.is_symlink() else bound(path)
+    python = ["/usr", sys.base_prefix, os.path.realpath(sys.base_prefix), sys.prefix]
+    words += bound(*python, "/etc/ld.so.cache")
+    for path in (ROOT, *private, *(Path(folder, "labkit") for folder in site.getsitepackages())):
+        if path.is_dir() and any(path.is_relative_to(folder) for folder in python):
+            words += ["--tmpfs", path]  # the course or the class, where it lies in one of these
+    words += bound(sys.prefix) if Path(sys.prefix).is_relative_to(ROOT) else []
+    small = ["--size", DISK, "--tmpfs"]
+    words += ["--proc", "/proc", "--dev", "/dev", *small, "/dev/shm", *small, "/tmp"]
+    return [*map(str, words), *bound(*shown), "--remount-ro", "/", "--chdir", "/tmp"]
 
 
 class Stopped(Mistake):
-    """The sandbox came to an end: time, memory, or the submission ended it."""
+    """The sandbox came to an end by the submission's fault."""
 
 
-class _Pickler(cloudpickle.CloudPickler):
-    """cloudpickle, and JAX's random keys as the numbers they consist of."""
-
-    def reducer_override(self, value):
-        if isinstance(value, jax.Array):
-            if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
-                return jax.random.wrap_key_data, (np.asarray(jax.random.key_data(value)),)
-            return jax.numpy.asarray, (np.asarray(value),)
-        return super().reducer_override(value)
-
-
-def _pickled(question) -> bytes:
-    buffer = io.BytesIO()
-    _Pickler(buffer).dump(question)
-    return buffer.getvalue()
+class Unjudged(BaseException):
+    """The sandbox came to an end, perhaps by the machine's fault."""
 
 
 class Sandbox:
-    """One process of submitted code; `with` ends it, and what it started."""
+    """One process of submitted code; `seconds` for an exercise, running or asleep."""
 
-    def __init__(self, limits: Limits):
-        self.limits, self.ended = limits, ""
+    def __init__(self, cage: Cage, seconds: float, memory: float):
+        self.seconds, self.memory, self.ended = seconds, memory, ""
         self.folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-        kept = ("PATH", "LANG", "SYSTEMROOT", "LABKIT_DATA", "LABKIT_DATASET")
-        environment = {name: os.environ[name] for name in kept if name in os.environ} | {
-            "HOME": self.folder.name,
-            "JAX_PLATFORMS": "cpu",
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "PYTHONPATH": str(ROOT),
-        }
-        processor_seconds = str(int(START + 20 * limits.seconds) + 1)
+        home = "/tmp" if cage.command else self.folder.name
         self.process = subprocess.Popen(
-            [sys.executable, "-P", sandbox.__file__, processor_seconds],
+            [*cage.command, sys.executable, "-P", cage.stage / "tools" / "grading" / "sandbox.py"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            cwd=self.folder.name, env=environment, start_new_session=True,
+            cwd=self.folder.name, env=cage.environment | {"HOME": home, "TMPDIR": home},
+            start_new_session=True,
         )  # fmt: skip
-        self._questions, self._answers = queue.Queue(), queue.Queue(maxsize=2)
-        for work in (self._send, self._receive):
-            threading.Thread(target=work, daemon=True).start()
+        LIVE.add(self)
+        self.charge(free=True)
         try:
-            self._wait(START)
+            self.ask()
         except Stopped as error:
-            self.folder.cleanup()
-            raise RuntimeError("the sandbox did not start; does `import labkit` work?") from error
+            raise RuntimeError("a sandbox did not start; does `import equinox` work?") from error
 
-    def __enter__(self):
-        return self
+    def charge(self, free: bool = False) -> None:
+        """Count the seconds of what follows from zero, unless they are free."""
+        self.deadline = time.monotonic() + (START if free else WALL * self.seconds)
+        self.free, self.spent, self.used = free, 0.0, self._used()
 
-    def __exit__(self, *_):
-        self._end("")
-        self.folder.cleanup()
-
-    def _send(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            while (question := self._questions.get()) is not None:
-                sandbox.write(self.process.stdin, question)
-
-    def _receive(self) -> None:
-        answer = b""
-        with contextlib.suppress(OSError, ValueError):
-            while (answer := sandbox.read(self.process.stdout)) is not None:
-                self._answers.put(answer)
-        self._answers.put(None)
-
-    def ask(self, question: tuple, seconds: float):
-        """Send a question, wait for the answer; raises Stopped, or the Mistake that came back."""
-        if self.ended:
-            raise Stopped(self.ended)
-        self._questions.put(_pickled(question))
-        said, arrays = _understood(self._wait(seconds))
-        if "mistake" in said:
-            raise Mistake(str(said["mistake"]))
-        return _tree(said["value"], arrays) if "value" in said else said.get("found") is True
-
-    def _wait(self, seconds: float) -> bytes:
-        deadline = time.monotonic() + seconds
-        while True:
+    def ask(self, *question):
+        """What the sandbox answers; raises the Mistake that it says, Stopped, or Unjudged."""
+        answers = queue.SimpleQueue()
+        threading.Thread(target=self._exchange, args=(question, answers), daemon=True).start()
+        while not self.ended:
             try:
-                answer = self._answers.get(timeout=0.05)
+                said = answers.get(timeout=0.1)
             except queue.Empty:
-                answer = b""
-            if answer is None:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    self.process.wait(timeout=5)
-                code = self.process.poll()
-                self._end(f"your code ended Python (exit status {code})")
-            elif self._memory() > self.limits.memory:
-                self._end(f"your code took more than {self.limits.memory / 2**30:g} GiB of memory")
-            elif answer:
-                return answer
-            elif time.monotonic() > deadline:
-                self._end(f"your code took more than {self.limits.seconds:g} s")
-            if self.ended:
-                raise Stopped(self.ended)
+                self._watch()
+                continue
+            if "said" in said:
+                return said["said"]
+            if "mistake" in said:
+                raise Mistake(str(said["mistake"])[:2000])
+            self._watch()
+            if "free" in said:
+                self.free = said["free"]
+            elif self.process.poll() is None:
+                self.end("what came back cannot be read")
+            else:
+                code = self.process.returncode
+                self.end(f"your code ended Python (exit status {code})")
+                if code in (-9, 137):
+                    raise Unjudged("something killed Python; is memory short?")
+        raise Stopped(self.ended)
+
+    def _exchange(self, question: tuple, answers: queue.SimpleQueue) -> None:
+        with contextlib.suppress(*GARBLED, OSError, subprocess.TimeoutExpired):
+            if question:
+                cloudpickle.dump(question, self.process.stdin)
+                self.process.stdin.flush()
+            while line := self.process.stdout.readline(MESSAGE):
+                said = dict(json.loads(line, object_hook=_array))
+                answers.put(said)
+                if "free" not in said:
+                    return
+            self.process.wait(timeout=5)
+        answers.put({})  # what came is no message, or the end
+
+    def _used(self) -> tuple[float, float, float, int, bool]:
+        """The time; of the process and all it started: seconds, bytes, number, all asleep."""
+        seconds, size, family, asleep = 0.0, 0, self._family(), True
+        for process in family:
+            with contextlib.suppress(psutil.Error), process.oneshot():
+                seconds += sum(process.cpu_times()[:4])
+                size += process.memory_info().rss
+                asleep &= process.status() == psutil.STATUS_SLEEPING
+        return time.monotonic(), seconds, size, len(family), asleep
 
     def _family(self) -> list[psutil.Process]:
         with contextlib.suppress(psutil.Error):
@@ -253,210 +246,92 @@ class Sandbox:
             return [parent, *parent.children(recursive=True)]
         return []
 
-    def _memory(self) -> int:
-        """Bytes in memory of the process and of those that it started."""
-        total = 0
-        for process in self._family():
-            with contextlib.suppress(psutil.Error):
-                total += process.memory_info().rss
-        return total
+    def _watch(self) -> None:
+        """End the sandbox if it is over a limit."""
+        (began, before, *_), self.used = self.used, self._used()
+        now, seconds, size, number, asleep = self.used
+        if not self.free:
+            self.spent += max(0.0, seconds - before) or (now - began) * asleep
+        if size > self.memory * 2**30:
+            self.end(f"your code took more than {self.memory:g} GiB of memory")
+        elif number > PROCESSES:
+            self.end(f"your code started more than {PROCESSES} processes")
+        elif self.spent > self.seconds:
+            self.end(f"your code took more than {self.seconds:g} s")
+        elif now > self.deadline:
+            self.end("the machine was too busy")
+            raise Unjudged(self.ended)
 
-    def _end(self, reason: str) -> None:
+    def close(self) -> None:
+        """End the process and what it started."""
+        self.end("ended")
+
+    def end(self, reason: str) -> None:
         self.ended = self.ended or reason
-        if self.process.returncode is None:
-            for process in self._family():
-                with contextlib.suppress(psutil.Error):
-                    process.kill()
-            self.process.wait()
-        self._questions.put(None)
-        while True:  # the receiver may wait for room
-            try:
-                self._answers.get_nowait()
-            except queue.Empty:
-                break
+        LIVE.discard(self)
+        family = self._family()
+        with contextlib.suppress(OSError, AttributeError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        for process in family:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        self.process.wait()
+        self.folder.cleanup()
 
 
-def _understood(message: bytes) -> tuple[dict, memoryview]:
-    """The JSON of a message, and the bytes after it; a Mistake where it is something else."""
+def _array(said: dict):
+    """The array that a part of a message describes; a message itself stays as it is."""
+    if "array" not in said:
+        return str(said["other"]) if "other" in said else said
+    kind, shape, numbers = said["array"]
+    if not re.fullmatch(r"[<>|=]?[biuf]\d{1,2}", kind):
+        raise ValueError("not an array of numbers")
+    return np.array(numbers, kind).reshape(shape)
+
+
+def grade(student: str, path: Path, helpers: dict, ours: dict, new_sandbox, seed: int) -> Grade:
+    """Judge every exercise of one submitted file, whatever it is and does."""
+    about, verdicts, waiting = {}, {}, None
+    offered = {name: ({e.check.__name__: e.function for e in exercises}, cells)
+               for name, (exercises, cells) in ours.items()}  # fmt: skip
     try:
-        (size,) = struct.unpack_from("<Q", message)
-        said = json.loads(message[8 : 8 + size])
-        if not isinstance(said, dict):
-            raise ValueError("not an object")
-        return said, memoryview(message)[8 + size :]
-    except (struct.error, ValueError, RecursionError) as error:
-        raise Mistake("what came back cannot be read") from error
-
-
-def _tree(described, data: memoryview):
-    """Lists, tuples and arrays from their description; something else becomes an `object`."""
-    place = 0
-
-    def build(part, depth=0):
-        nonlocal place
-        if part is None:
-            return None
-        if depth > sandbox.DEEPEST + 1 or not isinstance(part, dict) or len(part) != 1:
-            raise ValueError("not a description")
-        ((kind, about),) = part.items()
-        if kind in ("list", "tuple"):
-            return {"list": list, "tuple": tuple}[kind]([build(p, depth + 1) for p in about])
-        if kind == "array":
-            dtype, shape = np.dtype(about[0]), tuple(map(int, about[1]))
-            if dtype.kind not in "biuf" or min(shape, default=0) < 0:
-                raise ValueError("not an array of numbers")
-            count = int(np.prod(shape, dtype=object)) if shape else 1
-            array = np.frombuffer(data, dtype, count, place) if count else np.empty(0, dtype)
-            place += count * dtype.itemsize
-            return array.reshape(shape)
-        return type(re.sub(r"\W", "", str(about))[:40] or "object", (), {})()
-
-    try:
-        return build(described)
-    except (TypeError, ValueError, KeyError, IndexError, OverflowError, MemoryError) as error:
-        raise Mistake("what came back cannot be read") from error
-
-
-# Grading ------------------------------------------------------------------------------------------
-
-
-def grade(path: Path, notebooks: dict[str, list[Exercise]], limits: Limits = LIMITS) -> Grade:
-    """Judge every exercise of one submitted notebook, whatever the file is and does."""
-    try:
-        cells = code_cells(path)
-    except NotANotebook as error:
-        return Grade(str(path), "", {}, str(error))
-    name = which(cells, notebooks)
-    if name is None:
-        return Grade(str(path), "", {}, "none of the course's exercises is in this notebook")
-    verdicts = {}
-    waiting = list(notebooks[name])
-    while waiting:
-        with Sandbox(limits) as box:  # a new one only where a submission has ended its own
-            while waiting and not box.ended:
-                exercise = waiting.pop(0)
-                verdicts[exercise.number] = _judged(exercise, cells, box)
-    return Grade(str(path), name, verdicts)
-
-
-def _judged(exercise: Exercise, cells: list[str], box: Sandbox) -> Verdict:
-    deadline = time.monotonic() + box.limits.seconds
-
-    def ask(*question):
-        return box.ask(question, deadline - time.monotonic())
-
-    try:
-        if not ask("find", cells, exercise.before, exercise.function):
-            return Verdict("wrong", f"there is no function `{exercise.function}`")
-    except Mistake as mistake:
-        return Verdict("wrong", str(mistake))
-
-    def answer(*arguments, **options):
-        return ask("call", arguments, options)
-
-    return verdict(exercise.judge, answer)
-
-
-def grade_all(
-    paths: list[Path],
-    notebooks: dict[str, list[Exercise]],
-    limits: Limits = LIMITS,
-    jobs: int = 1,
-):
-    """Grade many submissions, `jobs` at a time; yields each `Grade` in the order of `paths`."""
-    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        yield from pool.map(lambda path: _guarded(path, notebooks, limits), paths)
-
-
-def _guarded(path, notebooks, limits) -> Grade:
-    try:
-        return grade(path, notebooks, limits)
+        data = content(path)
+        while waiting != []:
+            with contextlib.closing(new_sandbox()) as box:  # again only if a submission ended it
+                box.charge()
+                about = box.ask("open", data, helpers, offered)
+                if "note" in about:
+                    break
+                waiting = ours[about["notebook"]][0][:] if waiting is None else waiting
+                while waiting and not box.ended:
+                    exercise = waiting.pop(0)
+                    verdicts[exercise.check.number] = judged(exercise, box, about["tries"], seed)
+    except (ValueError, Mistake, Unjudged) as error:
+        about["note"] = str(error)
     except Exception as error:  # one row lost must not cost the class
-        return Grade(str(path), "", {}, f"could not be graded: {type(error).__name__}: {error}")
+        about["note"] = f"could not be graded: {type(error).__name__}: {error}"
+    about.pop("tries", None)
+    return Grade(student, str(path), verdicts=verdicts, **about)
 
 
-def table(grades: list[Grade]) -> list[list[str]]:
-    """Rows for a spreadsheet: a head, then a row for each file.
-
-    Columns: file, notebook, one for each exercise (1 or 0, empty where the notebook has no such
-    exercise), total, and a note that names what is wrong or missing.
-    """
-    numbers = sorted(
-        {n for g in grades for n in g.verdicts}, key=lambda n: tuple(map(int, n.split(".")))
-    )
-    rows = [["file", "notebook", *[f"ex {number}" for number in numbers], "total", "note"]]
-    for one in grades:
-        points = {n: int(v.state == "done") for n, v in one.verdicts.items()}
-        rows.append(
-            [_cell(one.file), one.notebook]
-            + [str(points.get(number, "")) for number in numbers]
-            + [str(sum(points.values())), _cell(_note(one))]
-        )
-    return rows
-
-
-def _note(one: Grade) -> str:
-    notes = [one.note] if one.note else []
-    for number, (state, hint) in one.verdicts.items():
-        if state != "done":
-            notes.append(f"{number}: {hint[:300] if state == 'wrong' else state}")
-    return "; ".join(notes)
-
-
-def _cell(text: str) -> str:
-    """Text that a spreadsheet shows and does not compute: one line, no formula, valid UTF-8."""
-    text = re.sub(r"[\x00-\x1f\x7f]+", " ", text.encode("utf-8", "replace").decode())
-    return "'" + text if text.startswith(("=", "+", "-", "@")) else text
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """The command line; see `python -m tools.grading --help`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.grading",
-        description="Grade submitted notebooks: our checks, their answers, each in processes of "
-        "its own.",
-        epilog="The sandbox limits time, memory and output. It does not cut off the network or "
-        "the disk: for submissions that you do not trust, run it in a container.",
-    )
-    parser.add_argument("files", nargs="+", type=Path, help="notebooks, or folders of notebooks")
-    parser.add_argument("--csv", type=Path, help="write one row for each notebook into this file")
-    parser.add_argument("--timeout", type=float, default=LIMITS.seconds, metavar="S",
-                        help="seconds for one exercise (default %(default)s)")  # fmt: skip
-    parser.add_argument("--memory", type=float, default=LIMITS.memory / 2**30, metavar="GIB",
-                        help="GiB for one submission (default %(default)g)")  # fmt: skip
-    parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 1) // 2),
-                        help="submissions at a time (default: half of the cores)")  # fmt: skip
-    parser.add_argument("--notebooks", type=Path, default=ROOT / "notebooks",
-                        help="our own notebooks (default: those of this checkout)")  # fmt: skip
-    given = parser.parse_args(arguments)
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="replace")  # a console may not know ½
-    if given.timeout <= 0 or given.memory <= 0 or given.jobs < 1:
-        parser.error("--timeout and --memory must be above zero, --jobs at least 1")
-    missing = [str(path) for path in given.files if not path.exists()]
-    if missing:
-        parser.error(f"no such file: {', '.join(missing)}")
-    try:
-        notebooks = course(given.notebooks)
-    except FileNotFoundError as error:
-        parser.error(f"{error}; run this in a clone of the repository, or say --notebooks FOLDER")
-    paths = [path for given_path in given.files for path in _expanded(given_path)]
-    limits, grades = Limits(given.timeout, int(given.memory * 2**30)), []
-    began = time.monotonic()
-    for one in grade_all(paths, notebooks, limits, given.jobs):
-        done = sum(v.state == "done" for v in one.verdicts.values())
-        line = f"{_cell(one.file)}: {done} of {len(one.verdicts)}  {_cell(_note(one))}"
-        print(line.rstrip(), flush=True)
-        grades.append(one)
-        if given.csv:  # after each, so that a long run stopped half-way has its rows
-            with open(given.csv, "w", encoding="utf-8-sig", newline="") as file:
-                csv.writer(file).writerows(table(grades))
-    print(f"{len(grades)} submissions in {time.monotonic() - began:.0f} s")
-
-
-def _expanded(path: Path) -> list[Path]:
-    """A folder's notebooks, at any depth; a file is itself."""
-    if not path.is_dir():
-        return [path]
-    found = sorted(path.rglob("*.ipynb"))
-    return [file for file in found if ".ipynb_checkpoints" not in file.parts]
+def judged(exercise: Exercise, box: Sandbox, tries: dict[str, int], seed: int) -> Verdict:
+    """The verdict on the answer at the check's last call, or at one before it that is right."""
+    results, name = [], exercise.check.__name__
+    answer = lambda *arguments, **options: box.ask("call", arguments, options)
+    answer.remote = True  # to a check: no gradient comes back
+    for back in range(min(3, tries[name])):
+        random = np.random.default_rng([seed, *map(int, exercise.check.number.split("."))])
+        box.charge()
+        try:
+            found = box.ask("find", name, exercise.function, exercise.before, back)
+            result = Verdict("wrong", f"there is no function `{exercise.function}`")
+            if found:
+                result = verdict(exercise.check.judge, answer, random)
+        except Mistake as mistake:
+            result = Verdict("wrong", str(mistake))
+        except Unjudged as reason:
+            result = Verdict("not judged", f"could not be judged ({reason}); run it again")
+        results.append(result)
+        if result.state == "done":
+            return result
+    return results[0]
