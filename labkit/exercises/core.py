@@ -71,7 +71,8 @@ def exercise(number: str, title: str, *, stars: int, minutes: int) -> Callable:
     def decorate(judge: Callable) -> Callable[[Callable], None]:
         @functools.wraps(judge)
         def check(answer: Callable) -> None:
-            state, hint = verdict(judge, answer, np.random.default_rng(seed))
+            graded = os.environ.get("NBGRADER_EXECUTION")  # on inputs of which nobody has read
+            state, hint = verdict(judge, answer, np.random.default_rng(None if graded else seed))
             ours = getattr(answer, "__name__", "").endswith("_solution")
             if not ours:
                 summary.note(number, state != "not attempted", state == "done")
@@ -84,7 +85,7 @@ def exercise(number: str, title: str, *, stars: int, minutes: int) -> Callable:
                 "not attempted": f"… {name}: not attempted yet",
             }[state]
             say(line)
-            if state != "done" and os.environ.get("NBGRADER_EXECUTION"):
+            if state != "done" and graded:
                 raise CheckFailed(line)
 
         check.number, check.title, check.stars, check.minutes = number, title, stars, minutes

@@ -492,13 +492,14 @@ def test_an_attack_fails_under_bubblewrap_and_works_without(
     program = (
         f"{program}try:\n    print(attack())\nexcept BaseException as e:\n    print(repr(e))\n"
     )
+    monkeypatch.setenv("SECRET", "of the lecturer's shell")
     home = {"HOME": "/tmp", "TMPDIR": "/tmp"}
     run = lambda *words, **more: subprocess.run(
         [*words, sys.executable, "-c", program], capture_output=True, text=True, **more
     ).stdout.strip()
     assert run(*enclosed.command, env=enclosed.environment | home) != "True"
     harmless = {"fill the disk", "fill the memory by files", "become somebody", "mount",
-                "change its own labkit", "read our environment"}  # fmt: skip
+                "change its own labkit"}  # fmt: skip
     if kind not in harmless:  # or the test would show nothing
         assert run(cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}) == "True"
     server.shutdown()

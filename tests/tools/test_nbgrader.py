@@ -4,6 +4,7 @@ Needs LABKIT_NBGRADER, the Python of an environment with nbgrader 0.9.6. The not
 stays the one that runs these tests, as on a hub where nbgrader and the kernels live apart.
 """
 
+import csv
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from tools import student
+from tools import ROOT, student
 
 PYTHON = os.environ.get("LABKIT_NBGRADER", "")
 pytestmark = pytest.mark.skipif(not PYTHON, reason="set LABKIT_NBGRADER to a Python with nbgrader")
@@ -123,6 +124,14 @@ def test_right_answers_get_all_points_and_everything_else_none(course):
         "anna": (2.0, {"exercise_0_1": 1.0, "exercise_0_2": 1.0}),
         "ben": (2.0, {"exercise_0_1": 0.0, "exercise_0_2": 1.0}),
         "eve": (2.0, {"exercise_0_1": 0.0, "exercise_0_2": 0.0}),  # wrong, and not attempted
+    }
+    ours = course / "ours.csv"  # the same marks from our own grader, on the same files
+    subprocess.run([sys.executable, "-m", "tools.grading", course / "submitted", "--csv", ours],
+                   cwd=ROOT, check=True, capture_output=True)  # fmt: skip
+    rows = {row["student"]: row for row in csv.DictReader(ours.open(encoding="utf-8"))}
+    assert {name: (rows[name]["0.1"], rows[name]["0.2"]) for name in got} == {
+        name: tuple(f"{grades[f'exercise_0_{n}']:g}" for n in (1, 2))
+        for name, (_, grades) in got.items()
     }
     path = course / "autograded" / "eve" / "lab" / "00_start_here.ipynb"
     graded = nbformat.read(path, as_version=4)
