@@ -128,7 +128,7 @@ def test_right_answers_get_all_points_and_everything_else_none(course):
     ours = course / "ours.csv"  # the same marks from our own grader, on the same files
     subprocess.run([sys.executable, "-m", "tools.grading", course / "submitted", "--csv", ours],
                    cwd=ROOT, check=True, capture_output=True)  # fmt: skip
-    rows = {row["student"]: row for row in csv.DictReader(ours.open(encoding="utf-8"))}
+    rows = {row["student"]: row for row in csv.DictReader(ours.open(encoding="utf-8-sig"))}
     assert {name: (rows[name]["0.1 (of 1)"], rows[name]["0.2 (of 1)"]) for name in got} == {
         name: tuple(f"{grades[f'exercise_0_{n}']:g}" for n in (1, 2))
         for name, (_, grades) in got.items()
