@@ -117,11 +117,11 @@ export class Chain {
     return this.layers.map(({ columns }) => u.subarray(at, (at += columns)));
   }
 
-  /** A label, or 0.1 in every class; the rest as it predicts, or silent if no pixel is seen. */
-  start({ seen, label }) {
+  /** A label, or 0.1 in every class; the rest as it predicts, or silent if all that would be done. */
+  start({ seen, label, temperature }) {
     const u = new Float64Array(this.size), z = this.split(u);
     z[0].forEach((_, c) => (z[0][c] = label === null ? 0.1 : +(c === label)));
-    if (seen.includes(1)) {
+    if (seen.includes(1) || temperature) {
       for (let l = 1; l < z.length; l++) z[l].set(this.layers[l - 1].forward(relu(z[l - 1])));
     }
     return u;
@@ -265,6 +265,7 @@ const noise = (T) => `√<span class="el-root">2${T}</span> <i>ξ</i>`;
 const MODELS = {
   pc: {
     name: "PC chain", Model: Chain, F: "F", rate: 0.05, rates: [0.005, 3], temperature: 0.006, temperatures: [1e-4, 1],
+    typical: "0.006, the hidden errors of real images",
     formulas: [
       "<i>F</i> = ½ Σ<sub><i>ℓ</i></sub> ‖<i>ε<sub>ℓ</sub></i>‖² with <i>ε<sub>ℓ</sub></i> = <i>z<sub>ℓ</sub></i> − <i>W<sub>ℓ</sub> φ</i>(<i>z</i><sub><i>ℓ</i>−1</sub>)",
       `<i>z<sub>ℓ</sub></i> ← <i>z<sub>ℓ</sub></i> + <i>η</i> (−<i>ε<sub>ℓ</sub></i> + <i>φ</i>′(<i>z<sub>ℓ</sub></i>) ⊙ <i>W</i><sup>⊤</sup><sub><i>ℓ</i>+1</sub> <i>ε</i><sub><i>ℓ</i>+1</sub>) + ${noise("<i>ηT</i>")}`,
@@ -282,7 +283,8 @@ const MODELS = {
     },
   },
   vae: {
-    name: "VAE code", Model: Code, F: "E", rate: 0.005, rates: [0.0005, 5], temperature: 1, temperatures: [0.01, 100],
+    name: "VAE code", Model: Code, F: "E", rate: 0.005, rateUnseen: 0.05, rates: [0.0005, 5], temperature: 1, temperatures: [0.01, 100],
+    typical: "1, the posterior of z",
     formulas: [
       "<i>E</i>(<i>z</i>) = ½ ‖<i>z</i>‖² − log <i>p</i>(<i>x</i><sub>seen</sub> | <i>z</i>)",
       `<i>z</i> ← <i>z</i> − <i>η</i> ∇<i>E</i>(<i>z</i>) + ${noise("<i>ηT</i>")}`,
@@ -300,6 +302,7 @@ const MODELS = {
   },
   ebm: {
     name: "Energy of the image", Model: Energy, F: "E", rate: 10, rates: [0.5, 500], temperature: 1.25e-6, temperatures: [1e-7, 0.01],
+    typical: "1.25e−6, as in training",
     formulas: [
       "<i>p</i>(<i>x</i>) = <i>e</i><sup> −<i>E</i>(<i>x</i>)</sup> / <i>Z</i>",
       `<i>x</i> ← <i>x</i> − <i>η</i> ∇<i>E</i>(<i>x</i>) + ${noise("<i>ηT</i>")}`,
@@ -333,25 +336,24 @@ ${choices("model", Object.entries(MODELS).map(([key, { name }]) => [key, name]),
     <canvas class="el-seen" width="280" height="280" tabindex="0" role="application" aria-roledescription="drawing"
       aria-label="Picture of 28 by 28 pixels. Arrow keys move a cursor, space paints, shift and arrow paints on the way."></canvas>
     <output class="el-cursor el-unseen" aria-live="polite"></output>
+    <fieldset><legend class="el-what"></legend>${digits.map(([d]) => `<button type="button" data-digit="${d}">${d}</button>`).join("")}</fieldset>
     ${choices("brush", [["ink", "draw"], ["erase", "erase"], ["hide", "hide"]], "Brush")}
-    <div class="el-row"><button type="button" data-do="clear">Clear</button><button type="button" data-do="half">Hide lower half</button><button type="button" data-do="show">Show all</button></div>
-    <div class="el-row el-load" role="group" aria-label="Load a test image">${digits.map(([d]) => `<button type="button" data-load="${d}" aria-label="Load a test image of a ${d}">${d}</button>`).join("")}</div>
+    <div class="el-row"><button type="button" data-do="clear">Clear</button><button type="button" data-do="half">Hide half</button><button type="button" data-do="show">Show all</button></div>
     ${choices("label", [["", "free"], ...digits], "Label")}
   </div>
   <div class="el-answer">
     <div class="el-title">The answer: what is inferred</div>
     <div class="el-cells"></div>
-    <div class="el-strip"><canvas width="290" height="28" role="img" aria-label="Pictures on the way, the newest on the right"></canvas><span></span></div>
+    <p class="el-words" role="status"></p>
+    <div class="el-trace"><div></div><canvas role="img"></canvas></div>
+    <div class="el-strip"><canvas width="289" height="28" role="img" aria-label="Pictures on the way"></canvas>every 40 steps, the newest on the right</div>
   </div>
-  <div class="el-trace"><div class="el-title"></div><canvas role="img"></canvas></div>
   <div class="el-controls">
     ${slider("rate", "Rate <i>η</i> =")}${slider("temperature", "Temperature <i>T</i> =")}
-    <div class="el-row"><button type="button" data-do="run"></button><button type="button" data-do="step">Step</button><button type="button" data-do="again">Start again</button>
-      <label>Speed <select class="el-speed"><option value="5">5 steps a second</option><option value="20">20</option><option value="60" selected>60</option><option value="300">300</option><option value="1e6">all it can</option></select></label></div>
+    <div class="el-row"><button type="button" data-do="run"></button><button type="button" data-do="step">Step</button><button type="button" data-do="again">Start again</button><button type="button" data-do="recover" hidden>Take half the limit and start again</button>
+      <label>Speed <select class="el-speed"><option value="10">10 steps a second</option><option value="120" selected>120 steps a second</option><option value="1e6">as fast as it can</option></select></label></div>
   </div>
 </div>
-<p class="el-words" role="status"></p>
-<p class="el-row"><button type="button" data-do="recover" hidden>Take half the limit and start again</button></p>
 <div class="el-maths"><p></p><p></p><p class="el-links"></p></div>`;
 
 // ---- The page -----------------------------------------------------------------------------
@@ -389,9 +391,9 @@ export class Lab {
     [first.innerHTML, second.innerHTML] = this.about.formulas;
     links.innerHTML = Object.entries(this.about.links).map(([text, to]) => `<a href="../notebooks/${to}">${text}</a>`).join(" · ");
     this.$(".el-label").disabled = key !== "pc";
-    this.rate = this.about.rate;
+    this.question ??= "complete";
     if (!this.pixels.some(Boolean)) this.loadDigit(4);
-    this.ask(this.question ?? "complete");
+    this.ask(this.question);
   }
 
   // What is asked.
@@ -402,6 +404,7 @@ export class Lab {
     this.seen.forEach((_, i) => (this.seen[i] = seen(i)));
     this.label = told && this.key === "pc" ? this.label ?? 3 : null;
     this.temperature = noisy ? this.about.temperature : 0;
+    this.rate = this.seen.includes(1) ? this.about.rate : this.about.rateUnseen ?? this.about.rate;
     this.strip = [];
     this.restart();
   }
@@ -411,7 +414,14 @@ export class Lab {
     this.turn = (this.turn ?? -1) + 1;
     const at = 784 * all[this.turn % all.length];
     this.pixels.forEach((_, i) => (this.pixels[i] = images.data[at + i] / 255));
-    if (!this.seen.includes(1)) this.ask("read");
+  }
+
+  /** A digit's button: which label is told where no pixel is seen, else which test image is seen. */
+  chooseDigit(digit) {
+    if (!this.seen.includes(1) && this.key === "pc") this.label = digit;
+    else this.loadDigit(digit);
+    if (!this.seen.includes(1) && this.key !== "pc") this.ask("complete");
+    this.restart();
   }
 
   /** Paint around (x, y), in pixels, with a soft pen; what is drawn or erased is seen. */
@@ -452,7 +462,7 @@ export class Lab {
     if (this.steps % 40 === 0) this.strip = [...this.strip.slice(-9), this.model.slope(this.u, this).image];
     const before = this.trace.at(-50);
     if (!(Math.abs(energy) < 1e12)) this.phase = "exploded";
-    else if (!this.temperature && this.steps > 50 && Math.abs(before - energy) < 5e-4 * Math.abs(this.trace[0])) this.phase = "settled";
+    else if (!this.temperature && this.steps > 50 && Math.abs(before - energy) < 1e-4 * Math.abs(this.trace[0])) this.phase = "settled";
     else this.phase = "";
     if (this.phase) this.running = false;
   }
@@ -500,7 +510,6 @@ export class Lab {
     strip.clearRect(0, 0, 290, 28);
     this.strip.forEach((image, i) => strip.putImageData(pixelsOf(image, grey, 28), 29 * i, 0));
     this.$(".el-strip").hidden = !this.strip.length;
-    this.$(".el-strip span").textContent = "every 40 steps, the newest on the right";
     this.drawControls();
     this.say(now);
   }
@@ -525,20 +534,20 @@ export class Lab {
     const shown = [...this.trace.slice(-600), energy].filter(Number.isFinite), first = this.steps - shown.length + 1;
     const log = shown.every((e) => e > 0), scaled = shown.map((e) => (log ? Math.log10(e) : e));
     const low = Math.min(...scaled), high_ = Math.max(...scaled, low + (log ? 0.3 : 0.01));
-    const pen = canvas.getContext("2d"), unit = devicePixelRatio, x = (i) => 4 * unit + ((wide - 8 * unit) * i) / Math.max(shown.length - 1, 60);
+    const style = getComputedStyle(this.root), pen = canvas.getContext("2d"), unit = devicePixelRatio, x = (i) => 4 * unit + ((wide - 8 * unit) * i) / Math.max(shown.length - 1, 60);
     const y = (e) => high - 6 * unit - ((high - 12 * unit) * (e - low)) / (high_ - low);
     pen.lineWidth = 2 * unit;
-    pen.strokeStyle = this.phase === "exploded" || this.damaged ? "#D55E00" : "#0072B2";
+    pen.strokeStyle = this.damaged || this.phase === "exploded" ? "#D55E00" : style.getPropertyValue("--el-curve");
     pen.beginPath();
     scaled.forEach((e, i) => pen.lineTo(x(i), y(e)));
     pen.stroke();
-    pen.fillStyle = getComputedStyle(this.root).color;
+    pen.fillStyle = style.color;
     pen.font = `${11 * unit}px sans-serif`;
     pen.textAlign = "right";
     const value = (e) => short(log ? 10 ** e : e);
     pen.fillText(value(high_), wide - 4 * unit, 12 * unit);
     pen.fillText(value(low), wide - 4 * unit, high - 4 * unit);
-    this.$(".el-trace .el-title").innerHTML = `Energy <i>${this.about.F}</i> = ${short(energy)} after ${this.steps} steps${first > 0 ? ", the last 600 shown" : ""}${log ? ", log scale" : ""}`;
+    this.$(".el-trace div").innerHTML = `Energy <i>${this.about.F}</i> = ${short(energy)} after ${this.steps} steps${first > 0 ? ", the last 600 shown" : ""}${log ? ", log scale" : ""}`;
     canvas.setAttribute("aria-label", `Energy against step: from ${short(this.trace[0] ?? energy)} to ${short(energy)} in ${this.steps} steps`);
   }
 
@@ -552,12 +561,17 @@ export class Lab {
     this.$(".el-temperature-value").textContent = temperatureWords;
     rate.setAttribute("aria-valuetext", `${rateWords}; the limit is ${short(this.limit)}`);
     temperature.setAttribute("aria-valuetext", temperatureWords);
-    mark[0].style.setProperty("--at", place(rates, this.limit));
+    [place(rates, this.limit), 0.05 + 0.95 * place(temperatures, this.about.temperature)].forEach((at, i) => {
+      mark[i].style.setProperty("--at", at);
+      mark[i].classList.toggle("el-left", at > 0.5);
+    });
     mark[0].innerHTML = Number.isFinite(this.limit) ? `limit 2/<i>λ</i><sub>max</sub> = ${short(this.limit)}` : "";
-    mark[1].style.setProperty("--at", 0.05 + 0.95 * place(temperatures, this.about.temperature));
-    mark[1].textContent = short(this.about.temperature);
+    mark[1].textContent = this.about.typical;
     this.$("[data-do=run]").textContent = this.running ? "Pause" : "Run";
     this.$("[data-do=recover]").hidden = !(this.damaged || this.phase === "exploded");
+    const telling = this.key === "pc" && !this.seen.includes(1);
+    this.$(".el-what").textContent = telling ? "Label" : "Test image";
+    this.root.querySelectorAll("[data-digit]").forEach((b) => b.setAttribute("aria-label", `${telling ? "Label" : "Test image of a"} ${b.dataset.digit}`));
     this.$(".el-note").textContent = this.about.notes[this.question];
     this.root.querySelectorAll("[data-ask]").forEach((b) => b.setAttribute("aria-pressed", b.dataset.ask === this.question));
     this.$(`.el-label [value="${this.label ?? ""}"]`).checked = true;
@@ -595,10 +609,10 @@ export class Lab {
       show: () => { this.seen.fill(1); this.restart(); },
     };
     this.root.addEventListener("click", ({ target }) => {
-      const { ask, do: doing, load } = target.dataset;
+      const { ask, do: doing, digit } = target.dataset;
       if (ask) this.ask(ask);
       if (doing) doings[doing]();
-      if (load) { this.loadDigit(+load); this.restart(); }
+      if (digit) this.chooseDigit(+digit);
     });
     this.root.addEventListener("change", ({ target }) => {
       if (target.closest(".el-model")) this.open(target.value);
