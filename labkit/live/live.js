@@ -143,7 +143,7 @@ export class Chain {
     const image = map(predicted.at(-1), (p, i) => (seen[i] ? pixels[i] : p));
     const cells = () => [...z.slice(1), image].map((values, l) => {
       const top = l === z.length - 1, index = `<sub>${l + 1}</sub>`;
-      return { name: top ? "y" : `z${index}`, values, error: errors[l], errorName: `ε${index}`, picture: top };
+      return { name: top ? "y</i>, the image<i>" : `z${index}`, values, error: errors[l], errorName: `ε${index}`, picture: top };
     });
     const energy = errors.reduce((sum, e) => sum + half(e), 0);
     return { energy, gradient, image, cells, reads: z[0], hidden: u.subarray(z[0].length) };
@@ -179,7 +179,7 @@ export class Code {
     const image = map(p, (p, i) => (seen[i] ? pixels[i] : p));
     const cells = () => [{ name: "z", values: u }, { name: "h<sub>1</sub>", values: relu(before[1]) },
       { name: "h<sub>2</sub>", values: relu(before[2]) },
-      { name: "x", values: image, error, errorName: "x − p", picture: true }];
+      { name: "x</i>, the image<i>", values: image, error, errorName: "x − p", picture: true }];
     return { energy: half(u) + surprise, gradient: map(back, (b, i) => b + u[i]), image, cells,
       reads: softmax(this.readout.forward(u)) };
   }
@@ -219,7 +219,7 @@ export class Energy {
     }
     const image = map(u, (x) => (x + 1) / 2);
     const cells = () => [{ name: "features", values: after },
-      { name: "x", values: image, error: map(gradient, (g) => -g), errorName: "−∇E(x)", picture: true }];
+      { name: "x</i>, the image<i>", values: image, error: map(gradient, (g) => -g), errorName: "−∇E(x)", picture: true }];
     return { energy, gradient, image, cells, reads: softmax(this.readout.forward(after)) };
   }
 }
@@ -239,15 +239,20 @@ export function step(model, u, question, rate, temperature = 0) {
   return now;
 }
 
-/** λ by one power iteration on the Hessian at u, by central differences; `v` turns to its vector. */
+/**
+ * λ by one power iteration on the Hessian at u, by central differences; `v` turns to its vector.
+ * If the energy curves down most, the shift by that much brings the upward curvature to the front.
+ */
 export function curvature(model, u, question, v) {
   const free = model.free(question), h = 1e-7;
   const length = Math.sqrt(2 * half(map(v, (x, i) => x * free[i]))) || 1;
   const direction = map(v, (x, i) => (x * free[i]) / length);
   const slopeAt = (h) => model.slope(map(u, (a, i) => a + h * direction[i]), question).gradient;
   const up = slopeAt(h), down = slopeAt(-h);
-  v.forEach((_, i) => (v[i] = (free[i] * (up[i] - down[i])) / (2 * h)));
-  return v.reduce((sum, x, i) => sum + x * direction[i], 0);
+  const change = map(up, (g, i) => (free[i] * (g - down[i])) / (2 * h));
+  const lambda = change.reduce((sum, x, i) => sum + x * direction[i], 0);
+  v.forEach((_, i) => (v[i] = change[i] + Math.max(-lambda, 0) * direction[i]));
+  return lambda;
 }
 
 // ---- What the page says about each --------------------------------------------------------
@@ -265,7 +270,7 @@ const noise = (T) => `√<span class="el-root">2${T}</span> <i>ξ</i>`;
 const MODELS = {
   pc: {
     name: "PC chain", Model: Chain, F: "F", rate: 0.05, rates: [0.005, 3], temperature: 0.006, temperatures: [1e-4, 1],
-    typical: "0.006, the hidden errors of real images",
+    typical: "0.006, see 02, section 8",
     formulas: [
       "<i>F</i> = ½ Σ<sub><i>ℓ</i></sub> ‖<i>ε<sub>ℓ</sub></i>‖² with <i>ε<sub>ℓ</sub></i> = <i>z<sub>ℓ</sub></i> − <i>W<sub>ℓ</sub> φ</i>(<i>z</i><sub><i>ℓ</i>−1</sub>)",
       `<i>z<sub>ℓ</sub></i> ← <i>z<sub>ℓ</sub></i> + <i>η</i> (−<i>ε<sub>ℓ</sub></i> + <i>φ</i>′(<i>z<sub>ℓ</sub></i>) ⊙ <i>W</i><sup>⊤</sup><sub><i>ℓ</i>+1</sub> <i>ε</i><sub><i>ℓ</i>+1</sub>) + ${noise("<i>ηT</i>")}`,
@@ -336,17 +341,20 @@ ${choices("model", Object.entries(MODELS).map(([key, { name }]) => [key, name]),
     <canvas class="el-seen" width="280" height="280" tabindex="0" role="application" aria-roledescription="drawing"
       aria-label="Picture of 28 by 28 pixels. Arrow keys move a cursor, space paints, shift and arrow paints on the way."></canvas>
     <output class="el-cursor el-unseen" aria-live="polite"></output>
-    <fieldset><legend class="el-what"></legend>${digits.map(([d]) => `<button type="button" data-digit="${d}">${d}</button>`).join("")}</fieldset>
     ${choices("brush", [["ink", "draw"], ["erase", "erase"], ["hide", "hide"]], "Brush")}
-    <div class="el-row"><button type="button" data-do="clear">Clear</button><button type="button" data-do="half">Hide half</button><button type="button" data-do="show">Show all</button></div>
-    ${choices("label", [["", "free"], ...digits], "Label")}
   </div>
   <div class="el-answer">
     <div class="el-title">The answer: what is inferred</div>
     <div class="el-cells"></div>
+    <p class="el-key"><span>■</span> above zero <span>■</span> below zero<span class="el-parts">; beside each <i>ε</i> its part of <i>F</i>, ½‖<i>ε</i>‖²</span></p>
     <p class="el-words" role="status"></p>
     <div class="el-trace"><div></div><canvas role="img"></canvas></div>
     <div class="el-strip"><canvas width="289" height="28" role="img" aria-label="Pictures on the way"></canvas>every 40 steps, the newest on the right</div>
+  </div>
+  <div class="el-tools">
+    <fieldset class="el-digits"><legend class="el-what"></legend>${digits.map(([d]) => `<button type="button" data-digit="${d}">${d}</button>`).join("")}</fieldset>
+    <div class="el-row"><button type="button" data-do="clear">Clear</button><button type="button" data-do="half">Hide half</button><button type="button" data-do="show">Show all</button></div>
+    ${choices("label", [["", "free"], ...digits], "Label")}
   </div>
   <div class="el-controls">
     ${slider("rate", "Rate <i>η</i> =")}${slider("temperature", "Temperature <i>T</i> =")}
@@ -450,8 +458,8 @@ export class Lab {
 
   findLimit() {
     const curved = curvature(this.model, this.u, this, this.direction);
-    if (Number.isFinite(curved) && curved > 0) this.limit = 2 / curved;
-    else this.direction = map(this.u, normal);
+    if (curved > 0) this.limit = 2 / curved;
+    if (!Number.isFinite(curved)) this.direction = map(this.u, normal);
   }
 
   advance() {
@@ -459,6 +467,7 @@ export class Lab {
     this.trace.push(energy);
     this.steps += 1;
     this.damaged ||= this.rate > this.limit && !this.model.limit;
+    if (this.steps % 10 === 0) this.findLimit();
     if (this.steps % 40 === 0) this.strip = [...this.strip.slice(-9), this.model.slope(this.u, this).image];
     const before = this.trace.at(-50);
     if (!(Math.abs(energy) < 1e12)) this.phase = "exploded";
@@ -475,7 +484,6 @@ export class Lab {
       this.due = Math.min((this.due ?? 1) + (speed * Math.min(now - (this.last ?? now), 100)) / 1000, speed);
       this.last = now;
       for (; this.due >= 1 && this.running && performance.now() - began < 12; this.due--) this.advance();
-      if (this.phase !== "exploded") this.findLimit();
       this.draw();
       this.frame = performance.now() - began;
       this.schedule();
@@ -488,12 +496,12 @@ export class Lab {
     if (!this.u) return;
     const now = (this.now = this.model.slope(this.u, this)), zero = getComputedStyle(this.root).getPropertyValue("--el-zero").split(" ").map(Number);
     this.drawQuestion();
-    const cells = [{ name: this.key === "pc" ? "x" : "readout", bars: now.reads }, ...now.cells()], box = this.$(".el-cells");
+    const cells = [{ name: this.key === "pc" ? "x</i>, the label<i>" : "readout", bars: this.key === "vae" && !this.seen.includes(1) ? now.reads.fill(0) : now.reads }, ...now.cells()], box = this.$(".el-cells");
     if (box.dataset.key !== this.key) {
       box.dataset.key = this.key;
       box.innerHTML = cells.map(({ name, error, errorName, picture, bars }) =>
-        `<figure class="${picture ? "el-picture" : bars ? "el-bars" : ""}"><figcaption><i>${name}</i></figcaption><canvas role="img"></canvas>${
-          error ? `<figcaption><i>${errorName}</i> <output></output></figcaption><canvas role="img"></canvas>` : ""}</figure>`).join("");
+        `<div class="el-cell ${picture ? "el-picture" : bars ? "el-bars" : ""}"><div><i>${name}</i></div><canvas role="img"></canvas>${
+          error ? `<div><i>${errorName}</i> <output></output></div><canvas role="img"></canvas>` : ""}</div>`).join("");
     }
     cells.forEach(({ name, values, error, picture, bars }, i) => {
       const [canvas, below] = box.children[i].querySelectorAll("canvas"), plain = name.replace(/<.*?>/g, "");
@@ -503,13 +511,12 @@ export class Lab {
       if (!error) return;
       drawGrid(below, error, diverging(zero), picture && this.key !== "ebm" ? 1 : undefined);
       below.setAttribute("aria-label", `Errors below ${plain}`);
-      box.children[i].querySelector("output").textContent = this.key === "pc" ? `½‖·‖² = ${short(half(error))}` : "";
+      box.children[i].querySelector("output").textContent = this.key === "pc" ? short(half(error)) : "";
     });
     this.drawTrace(now.energy);
     const strip = this.$(".el-strip canvas").getContext("2d");
     strip.clearRect(0, 0, 290, 28);
     this.strip.forEach((image, i) => strip.putImageData(pixelsOf(image, grey, 28), 29 * i, 0));
-    this.$(".el-strip").hidden = !this.strip.length;
     this.drawControls();
     this.say(now);
   }
@@ -534,7 +541,7 @@ export class Lab {
     const shown = [...this.trace.slice(-600), energy].filter(Number.isFinite), first = this.steps - shown.length + 1;
     const log = shown.every((e) => e > 0), scaled = shown.map((e) => (log ? Math.log10(e) : e));
     const low = Math.min(...scaled), high_ = Math.max(...scaled, low + (log ? 0.3 : 0.01));
-    const style = getComputedStyle(this.root), pen = canvas.getContext("2d"), unit = devicePixelRatio, x = (i) => 4 * unit + ((wide - 8 * unit) * i) / Math.max(shown.length - 1, 60);
+    const style = getComputedStyle(this.root), pen = canvas.getContext("2d"), unit = devicePixelRatio, x = (i) => 4 * unit + ((wide - 60 * unit) * i) / Math.max(shown.length - 1, 60);
     const y = (e) => high - 6 * unit - ((high - 12 * unit) * (e - low)) / (high_ - low);
     pen.lineWidth = 2 * unit;
     pen.strokeStyle = this.damaged || this.phase === "exploded" ? "#D55E00" : style.getPropertyValue("--el-curve");
@@ -580,11 +587,12 @@ export class Lab {
   /** The state in words. Screen readers hear it when its kind changes, or all of it at rest. */
   say({ energy, reads, hidden }) {
     const order = [...reads.keys()].sort((a, b) => reads[b] - reads[a]), [best, next] = order;
-    const reading = this.label !== null ? `Told ${this.label}.` : `Reads ${best} (${reads[best].toFixed(2)}), then ${next} (${reads[next].toFixed(2)}).`;
+    const unread = this.key === "vae" && !this.seen.includes(1); // its readout knows codes of images only
+    const reading = unread ? "" : this.label !== null ? `Told ${this.label}.` : `Reads ${best} (${reads[best].toFixed(2)}), then ${next} (${reads[next].toFixed(2)}).`;
     const off = hidden ? hidden.filter((z) => z <= 0).length : 0;
     const above = `The rate ${short(this.rate)} is above the limit ${short(this.limit)}`;
     let kind = "running", words = `Step ${this.steps}: energy ${short(energy)}.`;
-    if (this.phase === "exploded") [kind, words] = ["exploded", `The energy exploded within ${this.steps} steps: the rate ${short(this.rate)} is far above the limit.`];
+    if (this.phase === "exploded") [kind, words] = ["exploded", `The energy exploded: the rate ${short(this.rate)} is far above the limit.`];
     else if (hidden && off > 0.6 * hidden.length && this.damaged) [kind, words] = ["off", `${off} of ${hidden.length} hidden units were thrown below zero. A unit that is off hears nothing, so the energy stays at ${short(energy)}.`];
     else if (this.rate > this.limit) [kind, words] = ["above", `${above}: the energy jumps about instead of settling.`];
     else if (this.phase === "settled") [kind, words] = ["settled", `Settled after ${this.steps} steps at energy ${short(energy)}.`];
@@ -594,6 +602,7 @@ export class Lab {
     const bad = ["exploded", "off"].includes(kind);
     this.$(".el-words").textContent = bad ? words : `${words} ${reading}`;
     this.root.dataset.state = kind;
+    this.root.dataset.model = this.key;
   }
 
   // What the reader does.
