@@ -400,7 +400,7 @@ export class Lab {
     links.innerHTML = Object.entries(this.about.links).map(([text, to]) => `<a href="../notebooks/${to}">${text}</a>`).join(" · ");
     this.$(".el-label").disabled = key !== "pc";
     this.question ??= "complete";
-    if (!this.pixels.some(Boolean)) this.loadDigit(4);
+    if (!this.pixels.some(Boolean)) this.loadDigit(this.images.labels.data.includes(2) ? 2 : this.images.labels.data[0]);
     this.ask(this.question);
   }
 
@@ -419,6 +419,7 @@ export class Lab {
 
   loadDigit(digit) {
     const { images, labels } = this.images, all = [...labels.data.keys()].filter((i) => labels.data[i] === digit);
+    if (!all.length) return;
     this.turn = (this.turn ?? -1) + 1;
     const at = 784 * all[this.turn % all.length];
     this.pixels.forEach((_, i) => (this.pixels[i] = images.data[at + i] / 255));
@@ -449,7 +450,7 @@ export class Lab {
 
   restart() {
     this.u = this.model.start(this);
-    Object.assign(this, { steps: 0, trace: [], phase: "", damaged: false, direction: map(this.u, normal), limit: Infinity });
+    Object.assign(this, { steps: 0, moved: 0, trace: [], phase: "", damaged: false, direction: map(this.u, normal), limit: Infinity });
     for (let i = 0; i < 15; i++) this.findLimit();
     this.running = !this.still;
     this.draw();
@@ -471,7 +472,7 @@ export class Lab {
     if (this.steps % 40 === 0) this.strip = [...this.strip.slice(-9), this.model.slope(this.u, this).image];
     const before = this.trace.at(-50);
     if (!(Math.abs(energy) < 1e12)) this.phase = "exploded";
-    else if (!this.temperature && this.steps > 50 && Math.abs(before - energy) < 1e-4 * Math.abs(this.trace[0])) this.phase = "settled";
+    else if (!this.temperature && this.steps > this.moved + 50 && Math.abs(before - energy) < 1e-4 * Math.abs(this.trace[0])) this.phase = "settled";
     else this.phase = "";
     if (this.phase) this.running = false;
   }
@@ -609,7 +610,7 @@ export class Lab {
 
   listen() {
     const doings = {
-      run: () => { this.running = !this.running; this.phase = ""; this.draw(); this.schedule(); },
+      run: () => { this.running = !this.running; this.moved = this.steps; this.phase = ""; this.draw(); this.schedule(); },
       step: () => { this.running = false; this.advance(); this.findLimit(); this.draw(); },
       again: () => this.restart(),
       recover: () => { this.restart(); this.rate = this.limit / 2; this.draw(); },
@@ -641,6 +642,7 @@ export class Lab {
 
   /** A slider moved: what had settled has reason to move again. */
   goOn() {
+    this.moved = this.steps;
     if (this.phase === "settled") this.running = !this.still;
     this.draw();
     this.schedule();
