@@ -12,57 +12,66 @@ import sys
 import threading
 
 import numpy as np
+from PIL import Image
+
 from labkit import data, live
 from labkit.files import whole
-
 from tools import ROOT
 from tools.slice import definitions
 
-FOLDER = ROOT / "pages" / "live"
 PICTURE = ROOT / "pages" / "pictures" / "live.webp"
-NOTEBOOKS = ROOT / "notebooks"
+SCENES = [  # what the animation does, in JavaScript; steps in a frame; frames
+    ("lab.ask('complete')", 3, 12),
+    ("lab.rate = 0.2", 1, 10),
+    ("lab.restart(); lab.rate = 0.05", 4, 6),
+    ("lab.ask('sample')", 25, 10),
+    ("await lab.open('vae'); lab.ask('sample')", 15, 12),
+    ("await lab.open('ebm'); lab.chooseDigit(7); lab.ask('complete')", 2, 14),
+]
+NOTEBOOKS = {
+    "pc": "02_generative_pc.ipynb",
+    "vae": "04_variational_autoencoder.ipynb",
+    "ebm": "05_energy_based_model.ipynb",
+}
+
+
+def made(name: str, *what: str) -> dict:
+    return definitions(ROOT / "notebooks" / NOTEBOOKS[name], *what)
 
 
 def pc() -> dict[str, np.ndarray]:
-    """Notebook 02's repaired chain; refuses 8 bits that read worse by more than half a point."""
-    made = definitions(
-        NOTEBOOKS / "02_generative_pc.ipynb", "generator", "infer_many", "everything", "answer"
-    )
-    weights = {f"W{i}": np.asarray(W) for i, W in enumerate(made["generator"], start=1)}
-    images, rounded = made["everything"], live.unpack(live.pack(weights))
-    start = np.full((len(images), 10), 0.1, np.float32)
-    accuracy = []
-    for matrices in (weights, rounded):
-        label = made["infer_many"]([*matrices.values()], start, images, 0.05, 100, 0.05)[0]
-        accuracy.append(100 * np.mean(np.argmax(label, axis=1) == made["answer"]))
-    print("reads {:.2f} % of {} test images, in 8 bits {:.2f} %".format(accuracy[0], len(images), accuracy[1]))
+    """Notebook 02's repaired chain; refused if in 8 bits it reads worse by half a point."""
+    notebook = made("pc", "generator", "infer_many", "everything", "answer")
+    weights = {f"W{i}": np.asarray(W) for i, W in enumerate(notebook["generator"], start=1)}
+    images, right = notebook["everything"], notebook["answer"]
+    start, accuracy = np.full((len(images), 10), 0.1, np.float32), []
+    for matrices in (weights, live.unpack(live.pack(weights))):
+        read = notebook["infer_many"]([*matrices.values()], start, images, 0.05, 100, 0.05)[0]
+        accuracy.append(100 * np.mean(np.argmax(read, axis=1) == right))
+    print(f"reads {accuracy[0]:.2f} % of {len(right)} test images, in 8 bits {accuracy[1]:.2f} %")
     if accuracy[0] - accuracy[1] > 0.5:
-        raise SystemExit("The weights in 8 bits read too badly; nothing is written.")
+        raise SystemExit("Rounded to 8 bits the chain reads too badly; nothing is written.")
     return weights
 
 
 def vae() -> dict[str, np.ndarray]:
-    """Notebook 04's decoder, and its readout from the code."""
-    made = definitions(
-        NOTEBOOKS / "04_variational_autoencoder.ipynb", "model", "coefficients", "intercepts"
-    )
-    return layers(made["model"].decoder, made)
+    """Notebook 04's decoder, and the readout of its code."""
+    notebook = made("vae", "model", "coefficients", "intercepts")
+    return arrays(notebook["model"].decoder, notebook)
 
 
 def ebm() -> dict[str, np.ndarray]:
-    """Notebook 05's recorded energy of all ten digits, and its readout."""
-    made = definitions(
-        NOTEBOOKS / "05_energy_based_model.ipynb", "ten_model", "coefficients", "intercepts"
-    )
-    return layers([*made["ten_model"].convolutions, *made["ten_model"].dense], made)
+    """Notebook 05's energy of all ten digits, as recorded, and its readout."""
+    notebook = made("ebm", "ten_model", "coefficients", "intercepts")
+    return arrays([*notebook["ten_model"].convolutions, *notebook["ten_model"].dense], notebook)
 
 
-def layers(layers, made) -> dict[str, np.ndarray]:
-    arrays = {"readout": made["coefficients"].T, "readout_bias": made["intercepts"]}
+def arrays(layers: list, notebook: dict) -> dict[str, np.ndarray]:
+    named = {"readout": notebook["coefficients"].T, "readout_bias": notebook["intercepts"]}
     for i, layer in enumerate(layers):
-        arrays[f"W{i}"] = np.asarray(layer.weight).reshape(-1, layer.weight.shape[-1])
-        arrays[f"b{i}"] = np.asarray(layer.bias).reshape(-1)
-    return arrays
+        named[f"W{i}"] = np.asarray(layer.weight).reshape(-1, layer.weight.shape[-1])
+        named[f"b{i}"] = np.asarray(layer.bias).reshape(-1)
+    return named
 
 
 def digits() -> dict[str, np.ndarray]:
@@ -73,13 +82,39 @@ def digits() -> dict[str, np.ndarray]:
     return {"images": np.uint8(images), "labels": np.uint8(mnist.test_labels[rows])}
 
 
-def main(names: list[str]) -> None:
-    if data.load("mnist").name != "mnist":
-        raise SystemExit("The page's weights are trained on MNIST, and it cannot be had here.")
-    for name in names or ["pc", "vae", "ebm", "digits"]:
-        with whole(FOLDER / f"live_{name}.npz") as file:
-            file.write(live.pack({"pc": pc, "vae": vae, "ebm": ebm, "digits": digits}[name]()))
+def picture() -> None:
+    """Record README's animation from the built page, frame by frame."""
+    from playwright.sync_api import sync_playwright
+
+    handler = functools.partial(
+        http.server.SimpleHTTPRequestHandler, directory=ROOT / "_build/html"
+    )
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=shutil.which("chromium"))
+        view = {"width": 1024, "height": 1300}
+        page = browser.new_page(viewport=view, reduced_motion="reduce")
+        page.goto(f"http://127.0.0.1:{server.server_port}/pages/live.html")
+        page.evaluate("window.lab = document.querySelector('.energy-lab').lab; lab.ready")
+        frames = []
+        for scene, steps, count in SCENES:
+            page.evaluate(f"async () => {{ {scene}; }}")
+            for _ in range(count):
+                page.evaluate(f"for (let i = 0; i < {steps}; i++) lab.advance(); lab.draw();")
+                shot = Image.open(io.BytesIO(page.locator(".energy-lab").screenshot()))
+                frames.append(shot.convert("RGB").crop((0, 0, shot.width, 730)).resize((640, 618)))
+    server.shutdown()
+    with whole(PICTURE) as file:
+        options = {"duration": 160, "loop": 0, "quality": 40, "method": 6}
+        frames[0].save(file, "WEBP", save_all=True, append_images=frames[1:], **options)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    if sys.argv[1:] == ["picture"]:
+        sys.exit(picture())
+    if data.load("mnist").name != "mnist":
+        raise SystemExit("The page's weights are trained on MNIST, and it cannot be had here.")
+    for name in sys.argv[1:] or ["pc", "vae", "ebm", "digits"]:
+        with whole(ROOT / "pages" / "live" / f"live_{name}.npz") as file:
+            file.write(live.pack({"pc": pc, "vae": vae, "ebm": ebm, "digits": digits}[name]()))

@@ -347,7 +347,7 @@ ${choices("model", Object.entries(MODELS).map(([key, { name }]) => [key, name]),
     <div class="el-title">The answer: what is inferred</div>
     <div class="el-cells"></div>
     <p class="el-key"><span>■</span> above zero <span>■</span> below zero<span class="el-parts">; beside each <i>ε</i> its part of <i>F</i>, ½‖<i>ε</i>‖²</span></p>
-    <p class="el-words" role="status"></p>
+    <p class="el-words"></p><p class="el-live el-unseen" role="status"></p>
     <div class="el-trace"><div></div><canvas role="img"></canvas></div>
     <div class="el-strip"><canvas width="289" height="28" role="img" aria-label="Pictures on the way"></canvas>every 40 steps, the newest on the right</div>
   </div>
@@ -450,7 +450,7 @@ export class Lab {
 
   restart() {
     this.u = this.model.start(this);
-    Object.assign(this, { steps: 0, moved: 0, trace: [], phase: "", damaged: false, direction: map(this.u, normal), limit: Infinity });
+    Object.assign(this, { steps: 0, moved: 0, trace: [], phase: "", crossed: 0, direction: map(this.u, normal), limit: Infinity });
     for (let i = 0; i < 15; i++) this.findLimit();
     this.running = !this.still;
     this.draw();
@@ -467,7 +467,7 @@ export class Lab {
     const { energy } = step(this.model, this.u, this, this.rate, this.temperature);
     this.trace.push(energy);
     this.steps += 1;
-    this.damaged ||= this.rate > this.limit && !this.model.limit;
+    if (this.rate > this.limit && !this.model.limit) this.crossed ||= this.limit; // the limit it was above
     if (this.steps % 10 === 0) this.findLimit();
     if (this.steps % 40 === 0) this.strip = [...this.strip.slice(-9), this.model.slope(this.u, this).image];
     const before = this.trace.at(-50);
@@ -545,7 +545,7 @@ export class Lab {
     const style = getComputedStyle(this.root), pen = canvas.getContext("2d"), unit = devicePixelRatio, x = (i) => 4 * unit + ((wide - 60 * unit) * i) / Math.max(shown.length - 1, 60);
     const y = (e) => high - 6 * unit - ((high - 12 * unit) * (e - low)) / (high_ - low);
     pen.lineWidth = 2 * unit;
-    pen.strokeStyle = this.damaged || this.phase === "exploded" ? "#D55E00" : style.getPropertyValue("--el-curve");
+    pen.strokeStyle = this.crossed ? "#D55E00" : style.getPropertyValue("--el-curve");
     pen.beginPath();
     scaled.forEach((e, i) => pen.lineTo(x(i), y(e)));
     pen.stroke();
@@ -576,7 +576,7 @@ export class Lab {
     mark[0].innerHTML = Number.isFinite(this.limit) ? `limit 2/<i>λ</i><sub>max</sub> = ${short(this.limit)}` : "";
     mark[1].textContent = this.about.typical;
     this.$("[data-do=run]").textContent = this.running ? "Pause" : "Run";
-    this.$("[data-do=recover]").hidden = !(this.damaged || this.phase === "exploded");
+    this.$("[data-do=recover]").hidden = !this.crossed;
     const telling = this.key === "pc" && !this.seen.includes(1);
     this.$(".el-what").textContent = telling ? "Label" : "Test image";
     this.root.querySelectorAll("[data-digit]").forEach((b) => b.setAttribute("aria-label", `${telling ? "Label" : "Test image of a"} ${b.dataset.digit}`));
@@ -589,19 +589,19 @@ export class Lab {
   say({ energy, reads, hidden }) {
     const order = [...reads.keys()].sort((a, b) => reads[b] - reads[a]), [best, next] = order;
     const unread = this.key === "vae" && !this.seen.includes(1); // its readout knows codes of images only
-    const reading = unread ? "" : this.label !== null ? `Told ${this.label}.` : `Reads ${best} (${reads[best].toFixed(2)}), then ${next} (${reads[next].toFixed(2)}).`;
+    const reading = unread ? "" : this.label !== null ? `The label is clamped to ${this.label}.` : `Reads ${best} (${reads[best].toFixed(2)}), then ${next} (${reads[next].toFixed(2)}).`;
     const off = hidden ? hidden.filter((z) => z <= 0).length : 0;
-    const above = `The rate ${short(this.rate)} is above the limit ${short(this.limit)}`;
     let kind = "running", words = `Step ${this.steps}: energy ${short(energy)}.`;
     if (this.phase === "exploded") [kind, words] = ["exploded", `The energy exploded: the rate ${short(this.rate)} is far above the limit.`];
-    else if (hidden && off > 0.6 * hidden.length && this.damaged) [kind, words] = ["off", `${off} of ${hidden.length} hidden units were thrown below zero. A unit that is off hears nothing, so the energy stays at ${short(energy)}.`];
-    else if (this.rate > this.limit) [kind, words] = ["above", `${above}: the energy jumps about instead of settling.`];
+    else if (hidden && off > 0.6 * hidden.length && this.crossed) [kind, words] = ["off", `${off} of ${hidden.length} hidden units were thrown below zero. A unit that is off hears nothing, so the energy stays at ${short(energy)}.`];
     else if (this.phase === "settled") [kind, words] = ["settled", `Settled after ${this.steps} steps at energy ${short(energy)}.`];
+    else if (this.crossed || this.rate > this.limit) [kind, words] = ["above", `The rate ${short(this.rate)} is above the limit ${short(this.crossed || this.limit)}: the energy jumps about instead of settling.`];
     else if (this.temperature) [kind, words] = ["noisy", `Step ${this.steps}: energy ${short(energy)}, and noise keeps it moving.`];
     else if (!this.running) [kind, words] = ["paused", `Stopped at step ${this.steps}, energy ${short(energy)}.`];
+    const bad = ["exploded", "off"].includes(kind), all = bad ? words : `${words} ${reading}`;
+    this.$(".el-words").textContent = all;
+    if (kind !== this.state || !this.running) this.$(".el-live").textContent = all;
     this.state = kind;
-    const bad = ["exploded", "off"].includes(kind);
-    this.$(".el-words").textContent = bad ? words : `${words} ${reading}`;
     this.root.dataset.state = kind;
     this.root.dataset.model = this.key;
   }
@@ -630,7 +630,7 @@ export class Lab {
     });
     this.$(".el-rate").addEventListener("input", ({ target }) => {
       this.rate = power(this.about.rates, +target.value);
-      if ((this.damaged || this.phase === "exploded") && this.rate < this.limit) this.restart();
+      if (this.rate < this.crossed) this.restart();
       this.goOn();
     });
     this.$(".el-temperature").addEventListener("input", ({ target }) => {

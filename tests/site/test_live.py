@@ -100,19 +100,38 @@ def digit():
 
 
 def test_200_steps_of_the_chain_are_those_of_notebook_02(quiet, digit):
-    notebook = definitions(ROOT / "notebooks" / "02_generative_pc.ipynb", "infer", "top_down", "energy")
+    notebook = definitions(
+        ROOT / "notebooks" / "02_generative_pc.ipynb", "infer", "top_down", "energy"
+    )
     with jax.enable_x64(True):
         weights = [jnp.asarray(W, float) for W in stored("pc").values()]
         x = jnp.full((1, 10), 0.1)
         start = [*notebook["top_down"](weights, x)[:-1], jnp.asarray(digit[None])]
         begins = np.concatenate([z[0] for z in start[:-1]])
         end = notebook["infer"](weights, start, [0.05, 0.05, 0.05, 0.0], 200, jnp.asarray(UPPER))
-        ends, last = np.concatenate([z[0] for z in end[:-1]]), notebook["energy"](weights, end, UPPER)
+        ends, last = (
+            np.concatenate([z[0] for z in end[:-1]]),
+            notebook["energy"](weights, end, UPPER),
+        )
     question = {"pixels": digit.tolist(), "seen": UPPER.tolist(), "label": None}
-    u, energies = in_the_browser(quiet.page, "Chain", {f"W{i}": np.float32(W) for i, W in enumerate(weights, 1)},
-                                 question, begins, 0.05, 201)
-    u, _ = in_the_browser(quiet.page, "Chain", {f"W{i}": np.float32(W) for i, W in enumerate(weights, 1)},
-                          question, begins, 0.05, 200)
+    u, energies = in_the_browser(
+        quiet.page,
+        "Chain",
+        {f"W{i}": np.float32(W) for i, W in enumerate(weights, 1)},
+        question,
+        begins,
+        0.05,
+        201,
+    )
+    u, _ = in_the_browser(
+        quiet.page,
+        "Chain",
+        {f"W{i}": np.float32(W) for i, W in enumerate(weights, 1)},
+        question,
+        begins,
+        0.05,
+        200,
+    )
     assert np.abs(ends - begins).max() > 0.1
     np.testing.assert_allclose(u, ends, atol=1e-4)
     assert energies[-1] == pytest.approx(float(last), abs=1e-4)
@@ -198,10 +217,15 @@ def test_a_stroke_is_drawn_and_read(page):
     box = page.locator(".el-seen").bounding_box()
     finger = page.context.new_cdp_session(page) if page.viewport_size["width"] < 500 else None
     for i in range(9):
-        x, y = box["x"] + box["width"] * (14 - i / 8) / 28, box["y"] + box["height"] * (5 + 17 * i / 8) / 28
+        x, y = (
+            box["x"] + box["width"] * (14 - i / 8) / 28,
+            box["y"] + box["height"] * (5 + 17 * i / 8) / 28,
+        )
         if finger:
             kind = "touchMove" if i else "touchStart"
-            finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y}]})
+            finger.send(
+                "Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y}]}
+            )
             continue
         page.mouse.move(x, y)
         page.mouse.down()
@@ -303,7 +327,9 @@ def test_it_rests_while_it_is_out_of_sight(page):
 @pytest.mark.parametrize("size", ["desktop", "phone"])
 @pytest.mark.parametrize("model", ["pc", "vae", "ebm"])
 def test_every_model_fits_and_axe_finds_nothing(browser, address, size, model):  # noqa: F811
-    page = Tab(browser, address, "pages/live", size).page  # axe's own requests fail, and that is well
+    page = Tab(
+        browser, address, "pages/live", size
+    ).page  # axe's own requests fail, and that is well
     page.locator(f".el-model [value={model}]").check()
     page.wait_for_function(f"{LAB}.key === '{model}'")
     page.wait_for_timeout(200)
