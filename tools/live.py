@@ -16,7 +16,7 @@ from PIL import Image
 
 from labkit import data, live
 from labkit.files import whole
-from tools import ROOT
+from tools import ROOT, notebooks
 from tools.slice import definitions
 
 PICTURE = ROOT / "pages" / "pictures" / "live.webp"
@@ -28,23 +28,18 @@ SCENES = [  # what the animation does, in JavaScript; steps in a frame; frames
     ("await lab.open('vae'); lab.ask('sample')", 15, 12),
     ("await lab.open('ebm'); lab.chooseDigit(7); lab.ask('complete')", 2, 14),
 ]
-NOTEBOOKS = {
-    "pc": "02_generative_pc.ipynb",
-    "vae": "04_variational_autoencoder.ipynb",
-    "ebm": "05_energy_based_model.ipynb",
-}
 
 
-def made(name: str, *what: str) -> dict:
-    return definitions(ROOT / "notebooks" / NOTEBOOKS[name], *what)
+def made(number: int, *names: str) -> dict:
+    return definitions(notebooks()[number], *names)
 
 
 def pc() -> dict[str, np.ndarray]:
     """Notebook 02's repaired chain; refused if in 8 bits it reads worse by half a point."""
-    notebook = made("pc", "generator", "infer_many", "everything", "answer")
+    notebook = made(2, "generator", "infer_many", "everything", "answer")
     weights = {f"W{i}": np.asarray(W) for i, W in enumerate(notebook["generator"], start=1)}
-    images, right = notebook["everything"], notebook["answer"]
-    start, accuracy = np.full((len(images), 10), 0.1, np.float32), []
+    images, right, accuracy = notebook["everything"], notebook["answer"], []
+    start = np.full((len(images), 10), 0.1, np.float32)
     for matrices in (weights, live.unpack(live.pack(weights))):
         read = notebook["infer_many"]([*matrices.values()], start, images, 0.05, 100, 0.05)[0]
         accuracy.append(100 * np.mean(np.argmax(read, axis=1) == right))
@@ -56,13 +51,13 @@ def pc() -> dict[str, np.ndarray]:
 
 def vae() -> dict[str, np.ndarray]:
     """Notebook 04's decoder, and the readout of its code."""
-    notebook = made("vae", "model", "coefficients", "intercepts")
+    notebook = made(4, "model", "coefficients", "intercepts")
     return arrays(notebook["model"].decoder, notebook)
 
 
 def ebm() -> dict[str, np.ndarray]:
     """Notebook 05's energy of all ten digits, as recorded, and its readout."""
-    notebook = made("ebm", "ten_model", "coefficients", "intercepts")
+    notebook = made(5, "ten_model", "coefficients", "intercepts")
     return arrays([*notebook["ten_model"].convolutions, *notebook["ten_model"].dense], notebook)
 
 
@@ -93,17 +88,19 @@ def picture() -> None:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=shutil.which("chromium"))
-        view = {"width": 1024, "height": 1300}
-        page = browser.new_page(viewport=view, reduced_motion="reduce")
+        page = browser.new_page(viewport={"width": 1024, "height": 1300}, reduced_motion="reduce")
         page.goto(f"http://127.0.0.1:{server.server_port}/pages/live.html")
         page.evaluate("window.lab = document.querySelector('.energy-lab').lab; lab.ready")
+        page.evaluate("lab.still = lab.visible = false")  # it runs by the frames below alone
         frames = []
         for scene, steps, count in SCENES:
             page.evaluate(f"async () => {{ {scene}; }}")
             for _ in range(count):
                 page.evaluate(f"for (let i = 0; i < {steps}; i++) lab.advance(); lab.draw();")
                 shot = Image.open(io.BytesIO(page.locator(".energy-lab").screenshot()))
-                frames.append(shot.convert("RGB").crop((0, 0, shot.width, 730)).resize((640, 618)))
+                frames.append(
+                    shot.convert("RGB").crop((0, 0, shot.width + 12, 810)).resize((640, 675))
+                )
     server.shutdown()
     with whole(PICTURE) as file:
         options = {"duration": 160, "loop": 0, "quality": 40, "method": 6}

@@ -593,7 +593,7 @@ export class Lab {
     const off = hidden ? hidden.filter((z) => z <= 0).length : 0;
     let kind = "running", words = `Step ${this.steps}: energy ${short(energy)}.`;
     if (this.phase === "exploded") [kind, words] = ["exploded", `The energy exploded: the rate ${short(this.rate)} is far above the limit.`];
-    else if (hidden && off > 0.6 * hidden.length && this.crossed) [kind, words] = ["off", `${off} of ${hidden.length} hidden units were thrown below zero. A unit that is off hears nothing, so the energy stays at ${short(energy)}.`];
+    else if (hidden && off > 0.6 * hidden.length && this.crossed) [kind, words] = ["off", `${off} of ${hidden.length} hidden units were thrown below zero. A unit that is off hears nothing from the image, so the energy stays high: ${short(energy)}.`];
     else if (this.phase === "settled") [kind, words] = ["settled", `Settled after ${this.steps} steps at energy ${short(energy)}.`];
     else if (this.crossed || this.rate > this.limit) [kind, words] = ["above", `The rate ${short(this.rate)} is above the limit ${short(this.crossed || this.limit)}: the energy jumps about instead of settling.`];
     else if (this.temperature) [kind, words] = ["noisy", `Step ${this.steps}: energy ${short(energy)}, and noise keeps it moving.`];

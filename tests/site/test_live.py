@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from labkit import live
 from PIL import Image
 
+from labkit import live
 from tests.site.test_site import SITE, Tab, address, axe, browser  # noqa: F401
 from tools import ROOT
 from tools.slice import definitions
@@ -350,6 +350,25 @@ def test_every_model_fits_and_axe_finds_nothing(browser, address, size, model): 
 
 
 # Small, and elsewhere.
+
+
+def test_the_small_one_asks_and_answers(page):
+    page.evaluate(
+        """() => {
+            document.querySelector("article").innerHTML =
+                '<h1>Small</h1><div data-energy-lab="live" data-size="small"></div>';
+            return import("../_static/live.js?small");
+        }"""
+    )
+    page.wait_for_function(f"{LAB}?.u")
+    page.click("[data-ask=generate]")
+    page.click("[data-digit='8']")
+    assert "clamped to 8" in page.inner_text(".el-words")
+    assert lab(page, "lab.label") == 8
+    for css in (".el-model", ".el-controls", ".el-maths", ".el-brush", ".el-label"):
+        assert not page.locator(css).is_visible()
+    for css in (".el-seen", ".el-bars canvas", ".el-picture canvas", ".el-trace canvas"):
+        assert page.locator(css).first.is_visible()
 
 
 def test_all_of_it_is_light():
