@@ -5,11 +5,11 @@
 """
 
 import functools
-import http.server
 import io
 import shutil
 import sys
 import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 from PIL import Image
@@ -81,10 +81,8 @@ def picture() -> None:
     """Record README's animation from the built page, frame by frame."""
     from playwright.sync_api import sync_playwright
 
-    handler = functools.partial(
-        http.server.SimpleHTTPRequestHandler, directory=ROOT / "_build/html"
-    )
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    site = functools.partial(SimpleHTTPRequestHandler, directory=ROOT / "_build" / "html")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), site)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=shutil.which("chromium"))
@@ -98,13 +96,11 @@ def picture() -> None:
             for _ in range(count):
                 page.evaluate(f"for (let i = 0; i < {steps}; i++) lab.advance(); lab.draw();")
                 shot = Image.open(io.BytesIO(page.locator(".energy-lab").screenshot()))
-                frames.append(
-                    shot.convert("RGB").crop((0, 0, shot.width + 12, 810)).resize((640, 675))
-                )
+                frames.append(shot.convert("RGB").crop((0, 0, 768, 750)).resize((640, 625)))
     server.shutdown()
     with whole(PICTURE) as file:
-        options = {"duration": 160, "loop": 0, "quality": 40, "method": 6}
-        frames[0].save(file, "WEBP", save_all=True, append_images=frames[1:], **options)
+        look = {"duration": 160, "loop": 0, "quality": 40, "method": 6}
+        frames[0].save(file, "WEBP", save_all=True, append_images=frames[1:], **look)
 
 
 if __name__ == "__main__":

@@ -336,6 +336,11 @@ ${choices("model", Object.entries(MODELS).map(([key, { name }]) => [key, name]),
 <div class="el-row">${Object.entries(QUESTIONS).map(([key, { name }]) => `<button type="button" data-ask="${key}">${name}</button>`).join("")}</div>
 <p class="el-note"></p>
 <div class="el-bench">
+  <div class="el-controls">
+    ${slider("rate", "Rate <i>η</i> =")}${slider("temperature", "Temperature <i>T</i> =")}
+    <div class="el-row"><button type="button" data-do="run"></button><button type="button" data-do="step">Step</button><button type="button" data-do="again">Start again</button><button type="button" data-do="recover" hidden>Take half the limit and start again</button>
+      <label>Speed <select class="el-speed"><option value="10">10 steps a second</option><option value="120" selected>120 steps a second</option><option value="1e6">as fast as it can</option></select></label></div>
+  </div>
   <div class="el-question">
     <div class="el-title">The question: what is clamped</div>
     <canvas class="el-seen" width="280" height="280" tabindex="0" role="application" aria-roledescription="drawing"
@@ -355,11 +360,6 @@ ${choices("model", Object.entries(MODELS).map(([key, { name }]) => [key, name]),
     <fieldset class="el-digits"><legend class="el-what"></legend>${digits.map(([d]) => `<button type="button" data-digit="${d}">${d}</button>`).join("")}</fieldset>
     <div class="el-row"><button type="button" data-do="clear">Clear</button><button type="button" data-do="half">Hide half</button><button type="button" data-do="show">Show all</button></div>
     ${choices("label", [["", "free"], ...digits], "Label")}
-  </div>
-  <div class="el-controls">
-    ${slider("rate", "Rate <i>η</i> =")}${slider("temperature", "Temperature <i>T</i> =")}
-    <div class="el-row"><button type="button" data-do="run"></button><button type="button" data-do="step">Step</button><button type="button" data-do="again">Start again</button><button type="button" data-do="recover" hidden>Take half the limit and start again</button>
-      <label>Speed <select class="el-speed"><option value="10">10 steps a second</option><option value="120" selected>120 steps a second</option><option value="1e6">as fast as it can</option></select></label></div>
   </div>
 </div>
 <div class="el-maths"><p></p><p></p><p class="el-links"></p></div>`;
