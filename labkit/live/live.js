@@ -374,6 +374,7 @@ export class Lab {
   /** Build the page in `root`; `load` takes a name, "pc", "vae", "ebm" or "digits", to its arrays. */
   constructor(root, load, { small = false, only = null } = {}) {
     root.classList.add("energy-lab");
+    root.dataset.lmSuppressShortcuts = "true"; // JupyterLab leaves the keys to it
     root.classList.toggle("el-small", small);
     root.innerHTML = PAGE;
     Object.assign(this, { root, load, pixels: new Float64Array(784), seen: new Uint8Array(784), label: null,
