@@ -109,5 +109,6 @@ if __name__ == "__main__":
     if data.load("mnist").name != "mnist":
         raise SystemExit("The page's weights are trained on MNIST, and it cannot be had here.")
     for name in sys.argv[1:] or ["pc", "vae", "ebm", "digits"]:
+        packed = live.pack({"pc": pc, "vae": vae, "ebm": ebm, "digits": digits}[name]())
         with whole(ROOT / "pages" / "live" / f"live_{name}.npz") as file:
-            file.write(live.pack({"pc": pc, "vae": vae, "ebm": ebm, "digits": digits}[name]()))
+            file.write(packed)
