@@ -177,8 +177,7 @@ export class Code {
     }
     const surprise = logits.reduce((sum, a, i) => sum + seen[i] * (softplus(a) - pixels[i] * a), 0);
     const image = map(p, (p, i) => (seen[i] ? pixels[i] : p));
-    const cells = () => [{ name: "z", values: u }, { name: "h<sub>1</sub>", values: relu(before[1]) },
-      { name: "h<sub>2</sub>", values: relu(before[2]) },
+    const cells = () => [{ name: "z", values: u }, { name: "h<sub>2</sub>", values: relu(before[2]) },
       { name: "x</i>, the image<i>", values: image, error, errorName: "x − p", picture: true }];
     return { energy: half(u) + surprise, gradient: map(back, (b, i) => b + u[i]), image, cells,
       reads: softmax(this.readout.forward(u)) };
@@ -377,12 +376,12 @@ export class Lab {
     root.dataset.lmSuppressShortcuts = "true"; // JupyterLab leaves the keys to it
     root.classList.toggle("el-small", small);
     root.innerHTML = PAGE;
-    Object.assign(this, { root, load, pixels: new Float64Array(784), seen: new Uint8Array(784), label: null,
-      rate: 0, temperature: 0, loaded: {}, cursor: [14, 14], visible: true, running: false, steps: 0 });
+    Object.assign(this, { root, load, loaded: {}, pixels: new Float64Array(784), seen: new Uint8Array(784) });
+    Object.assign(this, { label: null, rate: 0, temperature: 0, cursor: [14, 14], visible: true });
     this.$ = (css) => root.querySelector(css);
     const id = `el-${Math.random().toString(36).slice(2)}`; // two labs on one page do not share radio buttons
     root.querySelectorAll("[type=radio]").forEach((radio) => (radio.name = id + radio.name));
-    if (only) this.$(".el-model").hidden = true;
+    if (only) this.$(".el-model").hidden = this.$(".el-links").hidden = true; // in a notebook
     this.$(".el-brush input").checked = true;
     this.listen();
     this.still = matchMedia("(prefers-reduced-motion: reduce)").matches;
@@ -398,10 +397,12 @@ export class Lab {
     Object.assign(this, { key, about: MODELS[key], model: this.loaded[key] });
     const [first, second, links] = this.root.querySelectorAll(".el-maths p");
     [first.innerHTML, second.innerHTML] = this.about.formulas;
-    links.innerHTML = Object.entries(this.about.links).map(([text, to]) => `<a href="../notebooks/${to}">${text}</a>`).join(" · ");
+    const link = ([text, to]) => `<a href="../notebooks/${to}">${text}</a>`;
+    links.innerHTML = Object.entries(this.about.links).map(link).join(" · ");
     this.$(".el-label").disabled = key !== "pc";
     this.question ??= "complete";
-    if (!this.pixels.some(Boolean)) this.loadDigit(this.images.labels.data.includes(2) ? 2 : this.images.labels.data[0]);
+    const known = this.images.labels.data;
+    if (!this.pixels.some(Boolean)) this.loadDigit(known.includes(2) ? 2 : known[0]);
     this.ask(this.question);
   }
 
@@ -451,7 +452,8 @@ export class Lab {
 
   restart() {
     this.u = this.model.start(this);
-    Object.assign(this, { steps: 0, moved: 0, trace: [], phase: "", crossed: 0, direction: map(this.u, normal), limit: Infinity });
+    Object.assign(this, { steps: 0, moved: 0, trace: [], phase: "", crossed: 0 });
+    Object.assign(this, { direction: map(this.u, normal), limit: Infinity });
     for (let i = 0; i < 15; i++) this.findLimit();
     this.running = !this.still;
     this.draw();
@@ -471,10 +473,9 @@ export class Lab {
     if (this.rate > this.limit && !this.model.limit) this.crossed ||= this.limit; // the limit it was above
     if (this.steps % 10 === 0) this.findLimit();
     if (this.steps % 40 === 0) this.strip = [...this.strip.slice(-9), this.model.slope(this.u, this).image];
-    const before = this.trace.at(-50);
-    if (!(Math.abs(energy) < 1e12)) this.phase = "exploded";
-    else if (!this.temperature && this.steps > this.moved + 50 && Math.abs(before - energy) < 1e-4 * Math.abs(this.trace[0])) this.phase = "settled";
-    else this.phase = "";
+    const still = Math.abs(this.trace.at(-50) - energy) < 1e-4 * Math.abs(this.trace[0]);
+    const settled = still && !this.temperature && this.steps > this.moved + 50;
+    this.phase = !(Math.abs(energy) < 1e12) ? "exploded" : settled ? "settled" : "";
     if (this.phase) this.running = false;
   }
 
@@ -483,7 +484,8 @@ export class Lab {
     this.waiting = requestAnimationFrame((now) => {
       this.waiting = null;
       const began = performance.now(), speed = +this.$(".el-speed").value;
-      this.due = Math.min((this.due ?? 1) + (speed * Math.min(now - (this.last ?? now), 100)) / 1000, speed);
+      const passed = Math.min(now - (this.last ?? now), 100) / 1000;
+      this.due = Math.min((this.due ?? 1) + speed * passed, speed);
       this.last = now;
       for (; this.due >= 1 && this.running && performance.now() - began < 12; this.due--) this.advance();
       this.draw();
@@ -496,18 +498,23 @@ export class Lab {
 
   draw() {
     if (!this.u) return;
-    const now = (this.now = this.model.slope(this.u, this)), zero = getComputedStyle(this.root).getPropertyValue("--el-zero").split(" ").map(Number);
+    const now = (this.now = this.model.slope(this.u, this)), style = getComputedStyle(this.root);
+    const zero = style.getPropertyValue("--el-zero").split(" ").map(Number);
     this.drawQuestion();
-    const cells = [{ name: this.key === "pc" ? "x</i>, the label<i>" : "readout", bars: this.key === "vae" && !this.seen.includes(1) ? now.reads.fill(0) : now.reads }, ...now.cells()], box = this.$(".el-cells");
+    if (this.key === "vae" && !this.seen.includes(1)) now.reads.fill(0); // its readout knows codes of images only
+    const label = { name: this.key === "pc" ? "x</i>, the label<i>" : "readout", bars: now.reads };
+    const cells = [label, ...now.cells()], box = this.$(".el-cells");
     if (box.dataset.key !== this.key) {
       box.dataset.key = this.key;
-      box.innerHTML = cells.map(({ name, error, errorName, picture, bars }) =>
-        `<div class="el-cell ${picture ? "el-picture" : bars ? "el-bars" : ""}"><div><i>${name}</i></div><canvas role="img"></canvas>${
-          error ? `<div><i>${errorName}</i> <output></output></div><canvas role="img"></canvas>` : ""}</div>`).join("");
+      box.innerHTML = cells.map(({ name, error, errorName, picture, bars }) => {
+        const below = error ? `<div><i>${errorName}</i> <output></output></div><canvas role="img"></canvas>` : "";
+        const kind = picture ? "el-picture" : bars ? "el-bars" : "";
+        return `<div class="el-cell ${kind}"><div><i>${name}</i></div><canvas role="img"></canvas>${below}</div>`;
+      }).join("");
     }
     cells.forEach(({ name, values, error, picture, bars }, i) => {
       const [canvas, below] = box.children[i].querySelectorAll("canvas"), plain = name.replace(/<.*?>/g, "");
-      if (bars) return drawBars(canvas, bars, getComputedStyle(this.root).color);
+      if (bars) return drawBars(canvas, bars, style.color);
       drawGrid(canvas, values, picture ? grey : diverging(zero));
       canvas.setAttribute("aria-label", picture ? `The picture ${plain}` : `${values.length} activities ${plain}`);
       if (!error) return;
@@ -539,12 +546,14 @@ export class Lab {
   }
 
   drawTrace(energy) {
-    const canvas = this.$(".el-trace canvas"), wide = (canvas.width = canvas.clientWidth * devicePixelRatio), high = (canvas.height = canvas.clientHeight * devicePixelRatio);
-    const shown = [...this.trace.slice(-600), energy].filter(Number.isFinite), first = this.steps - shown.length + 1;
+    const canvas = this.$(".el-trace canvas"), unit = devicePixelRatio;
+    const width = (canvas.width = canvas.clientWidth * unit), height = (canvas.height = canvas.clientHeight * unit);
+    const shown = [...this.trace.slice(-600), energy].filter(Number.isFinite);
     const log = shown.every((e) => e > 0), scaled = shown.map((e) => (log ? Math.log10(e) : e));
-    const low = Math.min(...scaled), high_ = Math.max(...scaled, low + (log ? 0.3 : 0.01));
-    const style = getComputedStyle(this.root), pen = canvas.getContext("2d"), unit = devicePixelRatio, x = (i) => 4 * unit + ((wide - 60 * unit) * i) / Math.max(shown.length - 1, 60);
-    const y = (e) => high - 6 * unit - ((high - 12 * unit) * (e - low)) / (high_ - low);
+    const low = Math.min(...scaled), high = Math.max(...scaled, low + (log ? 0.3 : 0.01));
+    const style = getComputedStyle(this.root), pen = canvas.getContext("2d");
+    const x = (i) => 4 * unit + ((width - 60 * unit) * i) / Math.max(shown.length - 1, 60);
+    const y = (e) => height - 6 * unit - ((height - 12 * unit) * (e - low)) / (high - low);
     pen.lineWidth = 2 * unit;
     pen.strokeStyle = this.crossed ? "#D55E00" : style.getPropertyValue("--el-curve");
     pen.beginPath();
@@ -554,10 +563,12 @@ export class Lab {
     pen.font = `${11 * unit}px sans-serif`;
     pen.textAlign = "right";
     const value = (e) => short(log ? 10 ** e : e);
-    pen.fillText(value(high_), wide - 4 * unit, 12 * unit);
-    pen.fillText(value(low), wide - 4 * unit, high - 4 * unit);
-    this.$(".el-trace div").innerHTML = `Energy <i>${this.about.F}</i> = ${short(energy)} after ${this.steps} steps${first > 0 ? ", the last 600 shown" : ""}${log ? ", log scale" : ""}`;
-    canvas.setAttribute("aria-label", `Energy against step: from ${short(this.trace[0] ?? energy)} to ${short(energy)} in ${this.steps} steps`);
+    pen.fillText(value(high), width - 4 * unit, 12 * unit);
+    pen.fillText(value(low), width - 4 * unit, height - 4 * unit);
+    const remarks = [this.steps > 600 && "the last 600 shown", log && "log scale"].filter(Boolean);
+    const words = [`${short(energy)} after ${this.steps} steps`, ...remarks].join(", ");
+    this.$(".el-trace div").innerHTML = `Energy <i>${this.about.F}</i> = ${words}`;
+    canvas.setAttribute("aria-label", `Energy against step, from ${short(this.trace[0] ?? energy)} to ${words}`);
   }
 
   drawControls() {
@@ -574,31 +585,46 @@ export class Lab {
       mark[i].style.setProperty("--at", at);
       mark[i].classList.toggle("el-left", at > 0.5);
     });
-    mark[0].innerHTML = Number.isFinite(this.limit) ? `limit 2/<i>λ</i><sub>max</sub> = ${short(this.limit)}` : "";
+    mark[0].innerHTML = Number.isFinite(this.limit) ? `2/<i>λ</i><sub>max</sub> here = ${short(this.limit)}` : "";
     mark[1].textContent = this.about.typical;
     this.$("[data-do=run]").textContent = this.running ? "Pause" : "Run";
     this.$("[data-do=recover]").hidden = !this.crossed;
     const telling = this.key === "pc" && !this.seen.includes(1);
     this.$(".el-what").textContent = telling ? "Label" : "Test image";
-    this.root.querySelectorAll("[data-digit]").forEach((b) => b.setAttribute("aria-label", `${telling ? "Label" : "Test image of a"} ${b.dataset.digit}`));
+    for (const button of this.root.querySelectorAll("[data-digit]")) {
+      button.setAttribute("aria-label", `${telling ? "Label" : "Test image of a"} ${button.dataset.digit}`);
+    }
+    for (const button of this.root.querySelectorAll("[data-ask]")) {
+      button.setAttribute("aria-pressed", button.dataset.ask === this.question);
+    }
     this.$(".el-note").textContent = this.about.notes[this.question];
-    this.root.querySelectorAll("[data-ask]").forEach((b) => b.setAttribute("aria-pressed", b.dataset.ask === this.question));
     this.$(`.el-label [value="${this.label ?? ""}"]`).checked = true;
   }
 
   /** The state in words. Screen readers hear it when its kind changes, or all of it at rest. */
   say({ energy, reads, hidden }) {
     const order = [...reads.keys()].sort((a, b) => reads[b] - reads[a]), [best, next] = order;
-    const unread = this.key === "vae" && !this.seen.includes(1); // its readout knows codes of images only
-    const reading = unread ? "" : this.label !== null ? `The label is clamped to ${this.label}.` : `Reads ${best} (${reads[best].toFixed(2)}), then ${next} (${reads[next].toFixed(2)}).`;
+    const [first, second] = [best, next].map((c) => `${c} (${reads[c].toFixed(2)})`);
+    const free = reads[best] ? `Reads ${first}, then ${second}.` : "";
+    const reading = this.label === null ? free : `The label is clamped to ${this.label}.`;
     const off = hidden ? hidden.filter((z) => z <= 0).length : 0;
-    let kind = "running", words = `Step ${this.steps}: energy ${short(energy)}.`;
-    if (this.phase === "exploded") [kind, words] = ["exploded", `The energy exploded: the rate ${short(this.rate)} is far above the limit.`];
-    else if (hidden && off > 0.6 * hidden.length && this.crossed) [kind, words] = ["off", `${off} of ${hidden.length} hidden units were thrown below zero. A unit that is off hears nothing from the image, so the energy stays high: ${short(energy)}.`];
-    else if (this.phase === "settled") [kind, words] = ["settled", `Settled after ${this.steps} steps at energy ${short(energy)}.`];
-    else if (this.crossed || this.rate > this.limit) [kind, words] = ["above", `The rate ${short(this.rate)} is above the limit ${short(this.crossed || this.limit)}: the energy jumps about instead of settling.`];
-    else if (this.temperature) [kind, words] = ["noisy", `Step ${this.steps}: energy ${short(energy)}, and noise keeps it moving.`];
-    else if (!this.running) [kind, words] = ["paused", `Stopped at step ${this.steps}, energy ${short(energy)}.`];
+    const [at, eta] = [short(energy), short(this.rate)];
+    let kind = "running", words = `Step ${this.steps}: energy ${at}.`;
+    if (this.phase === "exploded") {
+      [kind, words] = ["exploded", `The energy exploded: the rate ${eta} is far above the limit.`];
+    } else if (hidden && off > 0.6 * hidden.length && this.crossed) {
+      const thrown = `${off} of ${hidden.length} hidden units were thrown below zero.`;
+      [kind, words] = ["off", `${thrown} A unit that is off hears nothing from the image, so the energy stays high: ${at}.`];
+    } else if (this.phase === "settled") {
+      [kind, words] = ["settled", `Settled after ${this.steps} steps at energy ${at}.`];
+    } else if (this.crossed || this.rate > this.limit) {
+      const limit = short(this.crossed || this.limit);
+      [kind, words] = ["above", `The rate ${eta} went above the limit ${limit}: the energy jumps about instead of settling.`];
+    } else if (this.temperature) {
+      [kind, words] = ["noisy", `Step ${this.steps}: energy ${at}, and noise keeps it moving.`];
+    } else if (!this.running) {
+      [kind, words] = ["paused", `Stopped at step ${this.steps}, energy ${at}.`];
+    }
     const bad = ["exploded", "off"].includes(kind), all = bad ? words : `${words} ${reading}`;
     this.$(".el-words").textContent = all;
     if (kind !== this.state || !this.running) this.$(".el-live").textContent = all;
@@ -672,7 +698,8 @@ export class Lab {
       this.cursor = [this.cursor[0] + across, this.cursor[1] + down].map((c) => Math.min(Math.max(c, 0), 27));
       if (event.key === " " || event.shiftKey) this.paint(this.cursor[0] + 0.5, this.cursor[1] + 0.5);
       const [x, y] = this.cursor, i = 28 * y + x;
-      this.$(".el-cursor").textContent = `row ${y + 1}, column ${x + 1}: ${this.seen[i] ? `ink ${Math.round(100 * this.pixels[i])} percent` : "hidden"}`;
+      const what = this.seen[i] ? `ink ${Math.round(100 * this.pixels[i])} percent` : "hidden";
+      this.$(".el-cursor").textContent = `row ${y + 1}, column ${x + 1}: ${what}`;
       this.drawQuestion();
     });
   }
@@ -699,15 +726,15 @@ function drawGrid(canvas, values, colour, scale = colour === grey ? 1 : Math.max
 }
 
 function drawBars(canvas, values, ink) {
-  Object.assign(canvas, { width: 200, height: 200 });
+  Object.assign(canvas, { width: 140, height: 190 });
   canvas.setAttribute("aria-label", `Label: ${[...values].map((v, c) => `${c} ${v.toFixed(2)}`).join(", ")}`);
   const pen = canvas.getContext("2d"), scale = Math.max(1, ...values);
-  pen.font = "18px sans-serif";
+  pen.font = "17px sans-serif";
   values.forEach((value, c) => {
     pen.fillStyle = ink;
-    pen.fillText(c, 2, 20 * c + 17);
+    pen.fillText(c, 0, 19 * c + 15);
     pen.fillStyle = value === Math.max(...values) ? "#E69F00" : "#56B4E9";
-    pen.fillRect(20, 20 * c + 4, Math.max((175 * value) / scale, 1), 14);
+    pen.fillRect(18, 19 * c + 3, Math.max((122 * value) / scale, 1), 13);
   });
 }
 

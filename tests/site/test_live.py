@@ -277,7 +277,7 @@ def test_above_the_limit_it_does_not_settle_and_below_it_does(page):
     assert 0.05 < limit < 0.1
     slide(page, ".el-rate", lab(page, "Math.log(0.12 / 0.005) / Math.log(600)"))
     words = state(page, "above")
-    assert re.match(r"The rate 0\.1\d+ is above the limit 0\.0\d+: ", words)
+    assert re.match(r"The rate 0\.1\d+ went above the limit 0\.0\d+: ", words)
     before = lab(page, "lab.steps")
     page.wait_for_function(f"{LAB}.steps > {before + 100}")
     energies = np.array(lab(page, "lab.trace.slice(-60)"))
