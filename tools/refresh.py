@@ -54,6 +54,8 @@ def steps() -> Iterator[Step]:
             yield Step(f"{path.stem} {seed}", ["-m", "tools.run", "--seed", str(seed), name], needs)
         if path in models:
             yield Step(f"{path.stem} merged", ["-m", "tools.run", "--merge", name], needs)
+    shown = [path for path in models if path.name[:2] in ("02", "04", "05")]
+    yield Step("live", ["-m", "tools.live"], [*code, ROOT / "tools" / "live.py", *shown])
     bench = sorted((ROOT / "tools" / "bench").glob("*.py"))
     yield Step("bench", ["-m", "tools.bench"], [*bench, ROOT / "labkit" / "fit.py", *models])
 
