@@ -122,7 +122,7 @@ def _classes(digits: Iterable[int]) -> list[int]:
 
 @functools.cache
 def _whole(name: str, folder: Path, mirror: str, wanted: str) -> Dataset | str:
-    """The dataset, or why it cannot be had; either way it is said, and stays so, once a process."""
+    """The dataset, or why it is unavailable; decided, and printed, once a process."""
     if name == "digits" or (name, wanted) == ("mnist", "digits"):
         if name == "mnist":
             print("labkit: LABKIT_DATASET=digits, so these are the small digits, not MNIST.")

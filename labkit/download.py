@@ -89,15 +89,15 @@ def copy(name: str, target: str) -> None:
 def _checked(file: str, body: bytes, size: int, md5: str) -> bytes:
     if len(body) == size and hashlib.md5(body, usedforsecurity=False).hexdigest() == md5:
         return body
-    what = "wrong checksum" if len(body) == size else f"{len(body):,} bytes where {size:,} belong"
+    what = "wrong checksum" if len(body) == size else f"{len(body):,} bytes instead of {size:,}"
     if body.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"<"):
         what = "a web page: log in to this network, or correct the address"
     raise OSError(f"{file} is not the official file ({what})")
 
 
 def _sources(name: str, mirror: str) -> Iterator[tuple[str, str, request.OpenerDirector]]:
-    """What to call it, an address there, what opens it. LABKIT_MIRROR may be in the same room,
-    where no proxy reaches it, so it is asked without one first."""
+    """The name of each source, an address there, and an opener. LABKIT_MIRROR may be in the same
+    room, out of a proxy's reach, so it is tried without one first."""
     if mirror:
         parts, known = urlsplit(mirror), request.HTTPPasswordMgrWithPriorAuth()
         mirror = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

@@ -34,7 +34,7 @@ def versions() -> dict[str, str]:
 
 def start(notebook: str) -> None:
     """Prepare a notebook; print device, versions, data and the time that *Run all* takes; show
-    the picture that the reader will have made.
+    the figure that the notebook builds up to.
 
     `notebook` is its file name without ending, as in `labkit/times.toml`. JAX's compilation cache
     goes to a folder of the user's (LABKIT_CACHE), so a second run skips most compiling.
@@ -60,7 +60,7 @@ def start(notebook: str) -> None:
 
 
 def expected_time(notebook: str) -> str:
-    """How long *Run all* took where it was measured, for this kind of device where known."""
+    """How long *Run all* took for us, on this kind of device if that was measured."""
     times = tomllib.loads(resources.files("labkit").joinpath("times.toml").read_text("utf-8"))
     if notebook not in times:
         return "was not measured yet"

@@ -34,8 +34,8 @@ class Score(NamedTuple):
 
     agreement: share of the images that it reads as their label, in % (NaN without labels).
     confidence: mean of its largest probability, 0.1 to 1.
-    entropy: entropy of its mean prediction in nats; ln 10 = 2.30 where all digits come up equally
-    often, 0 where only one does.
+    entropy: entropy of its mean prediction in nats; ln 10 = 2.30 if all digits come up equally
+    often, 0 if only one does.
     """
 
     agreement: float
@@ -87,7 +87,7 @@ class Judge(NamedTuple):
     def score(
         self, images: Float[np.ndarray, "n 784"], labels: Int[np.ndarray, " n"] | None = None
     ) -> Score:
-        """Agreement with `labels` (where given), confidence and entropy; see `Score`.
+        """Agreement with `labels` (if given), confidence and entropy; see `Score`.
 
         Raises ValueError for images of another shape or outside [0, 1] and for other labels.
         """

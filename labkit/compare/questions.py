@@ -20,7 +20,7 @@ from sklearn.metrics import roc_auc_score
 from labkit import data
 from labkit.compare import judge
 
-READ = 1000  # images to classify and to give an energy, where the dataset has so many
+READ = 1000  # images to classify and to give an energy, if the dataset has so many
 DRAWN = 500  # images to draw and to complete
 
 
@@ -75,8 +75,8 @@ def ask(
     - complete(model, images, seen): images (n, 784), given black where `seen` is 0
     - energy(model, images): (n,), the larger the less like a digit
 
-    Times are milliseconds per image, compiling left out. Raises ValueError where an answer has
-    another shape, or is not finite.
+    Times are milliseconds per image, compiling left out. Raises ValueError if an answer has
+    another shape or is not finite.
     """
     asked, judged = questions(), judge.load()
     half = slice(0, min(DRAWN, len(asked.images)))
