@@ -50,3 +50,10 @@ def fill(text: str, name: str, new: str) -> str:
     if found != 1 or text.count(begin) != 1 or ("" == name.partition(" ")[2]) * text.count(end) > 1:
         raise ValueError(f"the page must have {begin} and {end}, once each")
     return filled
+
+
+def site_address(repository: str) -> str:
+    """Where GitHub Pages or GitLab Pages serve a repository's site; "" for any other server."""
+    host, owner, name = repository.rstrip("/").split("/", 4)[2:]
+    pages = {"github.com": "github.io", "gitlab.com": "gitlab.io"}.get(host)
+    return f"https://{owner}.{pages}/{name}/" if pages else ""

@@ -20,7 +20,7 @@ import nbformat
 import yaml
 
 from labkit import check
-from tools import ROOT, fill, notebooks, read, tags, title, write
+from tools import ROOT, fill, notebooks, read, site_address, tags, title, write
 
 STUDENT = "student"  # the branch of the student edition, with its notebooks at the root
 SETUP = """\
@@ -64,6 +64,10 @@ PLACES = (
         r"git-pull\?repo=[^&\s]+&branch=[^&\s]+&urlpath=lab%2Ftree%2F[^%\s]+%2F(?:notebooks%2F)?",
         "git-pull?repo={quoted}&branch={student}&urlpath=lab%2Ftree%2F{folder}%2F",
     ),
+    (r"https://[\w.-]+\.git(?:hub|lab)\.io/[\w.-]+/", "{site}"),
+    (r"https://[^\s()]+?(?=/actions/workflows/|/tree/student)", "{url}"),
+    (r"google\.com/github/[^\s()]+?(?=/blob/)", "google.com/github/{slug}"),
+    (r"(?m)^repository-code: .*", "repository-code: {url}"),
 )
 # GitHub allows no underscore in an account's name; GitLab and Gitea can be on any host.
 ADDRESS_PATTERN = re.compile(
@@ -119,7 +123,7 @@ def words() -> dict[str, str]:
     return {
         "url": url, "branch": branch, "slug": slug, "folder": slug.split("/")[-1],
         "quoted": quoted, "binder": f"{place}/{STUDENT}", "student": STUDENT,
-        "version": project["version"],
+        "version": project["version"], "site": site_address(url) or f"{url}/",
     }  # fmt: skip
 
 
@@ -321,6 +325,7 @@ def plan(name: str, minutes: str) -> str:
 
 
 PAGES = {  # page: (marker, what writes the lines below it), or nothing but addresses
+    "CITATION.cff": None,
     "README.md": ("table", readme),
     "_toc.yml": ("notebooks", contents),
     "notebooks/notation.md": None,

@@ -113,6 +113,7 @@ def clone(tmp_path):
         "_config.yml",
         "_toc.yml",
         "README.md",
+        "CITATION.cff",
         "conftest.py",
     ):
         shutil.copy(ROOT / name, folder)
