@@ -27,13 +27,17 @@ import bs4  # noqa: E402
 from PIL import Image, ImageStat  # noqa: E402
 from playwright.sync_api import sync_playwright  # noqa: E402
 
+from tools import site_address  # noqa: E402
+
 ROOT = Path(__file__).resolve().parents[2]
 SITE = ROOT / "_build" / "html"
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text("utf-8"))
-PAGES = [TOC["root"], *(c["file"] for part in TOC["parts"] for c in part["chapters"])]
+LANDING = "index"
+PAGES = [LANDING, *(c["file"] for part in TOC["parts"] for c in part["chapters"])]
 NOTEBOOKS = [page for page in PAGES if (ROOT / f"{page}.ipynb").is_file()]
-SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
+SIZES = {"desktop": (1400, 900), "phone": (390, 844)}
+FOLDER = urllib.parse.urlsplit(site_address(CONFIG["repository"]["url"])).path
 BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 FLAGS = (
     "--disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -46,7 +50,16 @@ every_notebook = pytest.mark.parametrize("page", NOTEBOOKS)
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
-    """Serves the site as GitHub Pages does: text goes out compressed."""
+    """Serves the site as GitHub Pages does: text goes out compressed, and 404.html for no page."""
+
+    def translate_path(self, path):
+        return super().translate_path(path.removeprefix(FOLDER.rstrip("/")))
+
+    def send_error(self, code, *_):
+        self.send_response(code)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write((SITE / "404.html").read_bytes())
 
     def do_GET(self):
         file = Path(self.translate_path(self.path))
@@ -176,7 +189,7 @@ def test_pictures_and_formulas_are_drawn(tab):
     )
     assert set(broken) <= {BADGE}
     assert tab.page.locator(f'article img:not([src="{BADGE}"])').count() >= (
-        1 if tab.name in (*NOTEBOOKS, TOC["root"]) else 0
+        1 if tab.name in (*NOTEBOOKS, LANDING) else 0
     )
     formulas = tab.page.locator(".math").count()
     assert tab.page.locator(".math > mjx-container").count() == formulas
@@ -200,17 +213,28 @@ def test_it_weighs_little(tab, record_property):
 
 def test_it_fits_the_screen(tab):
     assert tab.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    wide = "all => all.filter(e => e.scrollWidth > e.clientWidth).map(e => e.textContent.trim())"
+    if tab.size == "desktop" and tab.name in NOTEBOOKS:
+        first = tab.page.locator(".cell_input pre").first
+        assert first.evaluate("e => e.scrollWidth <= e.clientWidth"), "the setup cell scrolls"
+    if tab.size == "phone":  # tables of words become lists
+        words = "table:has(th:nth-child(2)):not(:has(th:nth-child(4))) td"
+        assert tab.page.eval_on_selector_all(words, wide) == []
 
 
-def test_solutions_and_answers_are_folded_and_open(tab):
+def test_solutions_answers_and_plotting_code_are_folded_and_open(tab):
     folds = tab.page.locator("article details")
     assert tab.page.locator("article details[open]").count() == 0
     if tab.name in NOTEBOOKS:
         cells = notebook(tab.name).cells
         answers = sum(c.source.count("<details>") for c in cells if c.cell_type == "markdown")
-        hidden = sum("hide-input" in c.metadata.get("tags", []) for c in cells)
-        assert folds.count() == answers + hidden and answers >= 3 and hidden >= 2
-        assert tab.page.locator("article details.hide.above-input").count() == hidden
+        solutions = sum("solution" in c.metadata.get("tags", []) for c in cells)
+        prompts = [
+            t.strip() for t in tab.page.locator("article details.hide summary").all_inner_texts()
+        ]
+        plots = prompts.count("Show the plotting code")
+        assert prompts.count("Show the solution") == solutions == len(prompts) - plots >= 2 <= plots
+        assert folds.count() == answers + solutions + plots and answers >= 3
     for i in range(folds.count()):
         inside = folds.nth(i).locator(":scope > :not(summary)").first
         assert not inside.is_visible()
@@ -268,7 +292,9 @@ def drag(tab, slider, start, end):
 
 
 def test_live_controls_show_a_picture_and_say_that_a_kernel_moves_them(tab):
-    live = tab.page.locator(".cell_output em", has_text="Run this cell to move the controls")
+    live = tab.page.locator(
+        ".cell_output em", has_text="Run this cell in Colab to move the controls"
+    )
     made = 0
     if tab.name in NOTEBOOKS:
         made = sum("plot.live(" in cell.source for cell in code_cells(tab.name))
@@ -329,7 +355,12 @@ def test_badge_and_launch_button_open_a_notebook_that_exists(page):
     colab = "https://colab.research.google.com/github/"
     links = [a["href"] for a in soup(page).select(f'a[href^="{colab}"]')]
     wanted = f"{colab}{url.split('github.com/')[1]}/blob/{branch}/{page}.ipynb"
-    assert links == [wanted, wanted], "the launch button, the badge"
+    live = sum("plot.live(" in cell.source for cell in code_cells(page))
+    assert links == [wanted] * (2 + live), "the launch button, the badge, each live control"
+    (binder,) = soup(page).select('a[href^="https://mybinder.org"]')
+    slug, name = url.split("github.com/")[1], Path(page).name
+    place = f"v2/gh/{slug}/student?urlpath=lab%2Ftree%2F{name}.ipynb"
+    assert binder["href"] == f"https://mybinder.org/{place}"
     assert (ROOT / f"{page}.ipynb").is_file()
     assert soup(page).select(f'a[href="{wanted}"] img[src="{BADGE}"]')
 
@@ -351,8 +382,7 @@ def test_previous_and_next_follow_the_order_of_the_book(page):
 
 @every_page
 def test_previews_say_what_the_page_is_and_show_a_picture(page):
-    owner, name = CONFIG["repository"]["url"].split("/")[-2:]
-    site = f"https://{owner}.github.io/{name}/"
+    site = site_address(CONFIG["repository"]["url"])
     meta = {tag["property"]: tag["content"] for tag in soup(page).select("meta[property]")}
     assert meta["og:site_name"] == CONFIG["title"]
     assert (
@@ -360,7 +390,8 @@ def test_previews_say_what_the_page_is_and_show_a_picture(page):
         == f"{site}{page}.html"
         == soup(page).select("link[rel=canonical]")[0]["href"]
     )
-    assert len(meta["og:title"]) > 3 and len(meta["og:description"]) > 40 and meta["og:image:alt"]
+    assert meta["og:title"] != CONFIG["title"] and len(meta["og:title"]) > 3
+    assert len(meta["og:description"]) > 40 and meta["og:image:alt"]
     assert meta["og:image"].startswith(site) and (SITE / meta["og:image"][len(site) :]).is_file()
     assert page not in NOTEBOOKS or Path(meta["og:image"]).stem == Path(page).name
     assert [m["content"] for m in soup(page).select("meta[name=description]")] == [
@@ -369,8 +400,8 @@ def test_previews_say_what_the_page_is_and_show_a_picture(page):
 
 
 def test_the_landing_page_shows_every_notebook():
-    pictures = {Path(img["src"]).stem for img in soup(TOC["root"]).select("article img")}
-    links = {Path(a["href"]).stem for a in soup(TOC["root"]).select("article a[href]")}
+    pictures = {Path(img["src"]).stem for img in soup(LANDING).select("article img")}
+    links = {Path(a["href"]).stem for a in soup(LANDING).select("article a[href]")}
     names = {Path(page).name for page in NOTEBOOKS}
     assert names <= pictures and names <= links
 
@@ -378,16 +409,38 @@ def test_the_landing_page_shows_every_notebook():
 # In the browser, once.
 
 
-def test_search_finds_a_word(browser, address):
-    tab = Tab(browser, address, TOC["root"], "desktop")
+def test_search_leads_to_a_section(browser, address):
+    tab = Tab(browser, address, LANDING, "desktop")
     tab.page.keyboard.press("Control+k")
-    tab.page.keyboard.type("Tieleman")
+    tab.page.keyboard.type("contrastive divergence")
     tab.page.keyboard.press("Enter")
-    tab.page.wait_for_selector("#search-results .search li")
-    found = tab.page.eval_on_selector_all("#search-results a", "all => all.map(a => a.href)")
-    assert any("05_energy_based_model" in link for link in found)
-    assert tab.said == [] and tab.blocked == []
+    tab.page.wait_for_selector("#search-results mark")
+    section = "notebooks/05_energy_based_model.html#where-do-the-negative-samples-come-from"
+    tab.page.locator(f'#search-results a[href$="{section}"]').click()
+    tab.page.wait_for_url(f"**/{section}")
+    assert tab.page.locator("h2", has_text="Where do the negative").bounding_box()["y"] < 300
+    assert tab.said == [] and set(tab.blocked) <= {BADGE}
     tab.context.close()
+
+
+def test_search_without_pagefind_finds_pages(browser, address):
+    tab = Tab(browser, address, LANDING, "desktop")
+    tab.context.route("**/pagefind/*", lambda route: route.abort())
+    tab.page.goto(f"{address}/search.html?q=Tieleman")
+    links = tab.page.locator("#search-results .search li a")
+    links.first.wait_for()
+    assert any("05_energy" in a.get_attribute("href") for a in links.all())
+    tab.context.close()
+
+
+def test_an_address_that_does_not_exist_leads_back(browser, address):
+    page = browser.new_page()
+    answer = page.goto(f"{address}{FOLDER}no/such/page.html")
+    assert answer.status == 404 and "does not exist" in page.locator("article h1").inner_text()
+    assert page.locator(".navbar-brand img").first.evaluate("image => image.naturalWidth") > 0
+    page.locator("article a", has_text="first page").click()
+    assert page.url == f"{address}{FOLDER}index.html"
+    page.close()
 
 
 def test_the_theme_is_the_readers_and_stays_as_set(browser, address):
@@ -424,7 +477,7 @@ if "LABKIT_SCREENSHOTS" in os.environ:
     def test_take_screenshots(browser, address):
         folder = Path(os.environ["LABKIT_SCREENSHOTS"])
         folder.mkdir(parents=True, exist_ok=True)
-        for page in (TOC["root"], NOTEBOOKS[2], "notebooks/status"):
+        for page in (LANDING, NOTEBOOKS[2], "pages/status", "pages/lecturers_guide"):
             for size in SIZES:
                 for theme in ("light", "dark"):
                     tab = Tab(browser, address, page, size, color_scheme=theme)
