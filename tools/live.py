@@ -1,6 +1,6 @@
 """The weights of the website's page Live, trained as the notebooks train them.
 
-`python -m tools.live` writes them all (about three minutes), or those named: pc, vae, ebm, digits.
+`python -m tools.live` writes them all (three minutes), or those named: pc, vae, ebm, digits;
 `python -m tools.live picture` records README's animation from the built page.
 """
 
@@ -19,7 +19,6 @@ from labkit.files import whole
 from tools import ROOT, notebooks
 from tools.slice import definitions
 
-PICTURE = ROOT / "pages" / "pictures" / "live.webp"
 SCENES = [  # what the animation does, in JavaScript; steps in a frame; frames
     ("lab.ask('complete')", 3, 12),
     ("lab.rate = 0.2", 1, 10),
@@ -73,8 +72,8 @@ def digits() -> dict[str, np.ndarray]:
     """The first three test images of each class."""
     mnist = data.load("mnist")
     rows = np.concatenate([np.flatnonzero(mnist.test_labels == c)[:3] for c in range(10)])
-    images = np.round(255 * data.flatten(mnist.test_images[rows]))
-    return {"images": np.uint8(images), "labels": np.uint8(mnist.test_labels[rows])}
+    images = np.uint8(np.round(255 * data.flatten(mnist.test_images[rows])))
+    return {"images": images, "labels": np.uint8(mnist.test_labels[rows])}
 
 
 def picture() -> None:
@@ -89,7 +88,7 @@ def picture() -> None:
         page = browser.new_page(viewport={"width": 1024, "height": 1300}, reduced_motion="reduce")
         page.goto(f"http://127.0.0.1:{server.server_port}/pages/live.html")
         page.evaluate("window.lab = document.querySelector('.energy-lab').lab; lab.ready")
-        page.evaluate("lab.still = lab.visible = false")  # it runs by the frames below alone
+        page.evaluate("lab.still = lab.visible = false")  # it moves by the steps below alone
         frames = []
         for scene, steps, count in SCENES:
             page.evaluate(f"async () => {{ {scene}; }}")
@@ -98,9 +97,9 @@ def picture() -> None:
                 shot = Image.open(io.BytesIO(page.locator(".energy-lab").screenshot()))
                 frames.append(shot.convert("RGB").crop((0, 0, 768, 750)).resize((640, 625)))
     server.shutdown()
-    with whole(PICTURE) as file:
-        look = {"duration": 160, "loop": 0, "quality": 40, "method": 6}
-        frames[0].save(file, "WEBP", save_all=True, append_images=frames[1:], **look)
+    look = {"append_images": frames[1:], "duration": 160, "quality": 40, "method": 6}
+    with whole(ROOT / "pages" / "pictures" / "live.webp") as file:
+        frames[0].save(file, "WEBP", save_all=True, **look)
 
 
 if __name__ == "__main__":
