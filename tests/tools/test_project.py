@@ -34,7 +34,7 @@ def lines(*paths):
 
 def test_labkit_can_be_read_in_one_sitting_and_the_whole_stays_small():
     assert lines(*(MODULES[f"labkit.{name}"] for name in CORE)) <= 900
-    assert lines(*MODULES.values()) <= 6950, "the aim is 5,300: this number may only fall"
+    assert lines(*MODULES.values()) <= 6700, "the aim is 5,300: this number may only fall"
 
 
 def imported(name):
@@ -213,7 +213,8 @@ def test_nothing_tracked_names_a_machine_or_holds_mnist():
         pytest.skip("not a git checkout")
     for name in filter(None, listed.stdout.split("\0")):
         assert "ubyte" not in name, name
-        assert not name.endswith(".npz") or name.startswith(("labkit/compare/", "pages/live/")), name
+        if name.endswith(".npz"):
+            assert name.startswith(("labkit/compare/", "pages/live/")), name
         assert re.match(r"(?!notebooks/)|notebooks/(\d\d_\w+\.ipynb|notation\.md)$", name), name
         text = (ROOT / name).read_bytes().decode("utf-8", "ignore")
         if not name.startswith("tests/"):
