@@ -71,8 +71,9 @@ publish-address: $(READY)  ## REPO=https://github.com/owner/name: write the addr
 bench: $(READY)  ## on an idle machine: our training against textbook loops and the machine's peak
 	$(BIN)/python -m tools.bench $(ARGS)
 
-clean:
-	rm -rf .venv _build .pytest_cache .ruff_cache *.egg-info
+clean:  ## everything built but the student edition, in which somebody may have worked
+	rm -rf .venv .pytest_cache .ruff_cache *.egg-info
+	@test ! -d _build || find _build -mindepth 1 -maxdepth 1 ! -name student -exec rm -rf {} +
 	find labkit notebooks tests tools \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml $(BROKEN)

@@ -235,3 +235,16 @@ def test_recorded_tables_say_where_they_are_from_and_are_shown():
     for picture in pictures:
         assert picture.with_suffix(".csv").is_file()
         assert f'show_recorded(\\"{picture.stem}\\"' in notebooks
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
+def test_clean_spares_what_somebody_may_have_written(tmp_path):
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for name in ("_build/student/a.ipynb", "_build/html/a.html", "labkit/__pycache__/a.pyc"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    for name in ("notebooks", "tests", "tools"):
+        (tmp_path / name).mkdir()
+    subprocess.run(["make", "clean"], cwd=tmp_path, check=True, capture_output=True)
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")}
+    assert left == {"_build/student/a.ipynb"}
