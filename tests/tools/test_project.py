@@ -237,7 +237,7 @@ def test_recorded_tables_say_where_they_are_from_and_are_shown():
         assert f'show_recorded(\\"{picture.stem}\\"' in notebooks
 
 
-@pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
+@needs_make
 def test_clean_spares_what_somebody_may_have_written(tmp_path):
     shutil.copy(ROOT / "Makefile", tmp_path)
     for name in ("_build/student/a.ipynb", "_build/html/a.html", "labkit/__pycache__/a.pyc"):
