@@ -375,7 +375,7 @@ def draw(rows: list[dict[str, str]], path: Path) -> None:
             if mine:
                 ms = [float(r["wall_ms"]) for r in mine]
                 axes.loglog(values, ms, "o-", color=colour, ms=4, label=kind.upper())
-                axes.set_xticks(values, values)
+                axes.set_xticks(values, values, size=8)
         axes.set(xlabel=label, ylabel="ms for one iteration")
         axes.yaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()
