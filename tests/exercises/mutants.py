@@ -23,13 +23,15 @@ def solutions() -> dict[str, tuple[ast.FunctionDef, dict]]:
     found = {}
     for path in notebooks(ROOT):
         trees, needed = {}, set()
-        for cell in read(path).cells:
-            if cell.cell_type == "code" and "solution" in tags(cell):
+        code = [cell for cell in read(path).cells if cell.cell_type == "code"]
+        for cell in code:
+            if "solution" in tags(cell):
                 tree = ast.parse(cell.source)
                 number = tree.body[-1].value.func.attr.removeprefix("exercise_").replace("_", ".")
                 trees[number] = tree.body[0]
                 needed |= set(_globals(compile(ast.Module(tree.body[:1], []), "", "exec")))
-        made = {name for statement in slice._statements(path) for name in statement.makes}
+        cells = [cell.source for cell in code if not slice.LEFT_OUT & tags(cell)]
+        made = {name for s in slice.statements(cells, path.stem)[0] for name in s.makes}
         namespace = slice.definitions(path, *(needed & made)) | JAX
         found |= {number: (tree, namespace) for number, tree in trees.items()}
     return found
