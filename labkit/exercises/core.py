@@ -210,6 +210,10 @@ def _compare(got: list, cases: list[Case], names=(), batch=1, tolerance=TOLERANC
             )
             if hint := _explanation(pairs, terms, strangers, batch, tolerance):
                 raise Mistake(f"{name}{hint} {values}".rstrip())
+            for hint in cases[0].mistakes:  # in this array alone: another has another mistake
+                its = [leaves(case.mistakes[hint])[i : i + 1] for case in cases]
+                if agree([m for m, _ in pairs], its, tolerance):
+                    raise Mistake(f"{name}{hint} {values}".rstrip())
             raise Unnamed(name, values)
 
 

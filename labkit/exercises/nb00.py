@@ -23,32 +23,22 @@ def exercise_0_1(answer, random):
             (lambda z: jnp.asarray(curvature) * z, z, velocity, rate, beta),
             step(new),
             {
-                "you climb: the velocity must point against the slope.": step(
-                    beta * velocity + rate * slope
-                ),
-                "you moved z with the old velocity; update the velocity first.": step(
-                    new, velocity
-                ),
+                "you climb: the velocity must point against the slope.":
+                    step(beta * velocity + rate * slope),
+                "you moved z with the old velocity; update the velocity first.":
+                    step(new, velocity),
                 "β is missing: multiply the old velocity by it.": step(velocity - rate * slope),
-                "here η is in v; PyTorch's rule is v ← β v + ∇E and z ← z − η v.": step(
-                    torch, -rate * torch
-                ),
-                "β multiplies the old velocity only, not the gradient.": step(
-                    beta * (velocity - rate * slope)
-                ),
-                "there is no 1 − β before the gradient here.": step(
-                    beta * velocity - (1 - beta) * rate * slope
-                ),
-                "take the gradient at z itself, not ahead of it (Nesterov).": step(
-                    beta * velocity - rate * ahead
-                ),
+                "here η is in v; PyTorch's rule is v ← β v + ∇E and z ← z − η v.":
+                    step(torch, -rate * torch),
+                "β multiplies the old velocity only, not the gradient.":
+                    step(beta * (velocity - rate * slope)),
+                "there is no 1 − β before the gradient here.":
+                    step(beta * velocity - (1 - beta) * rate * slope),
+                "take the gradient at z itself, not ahead of it (Nesterov).":
+                    step(beta * velocity - rate * ahead),
                 "the velocity that you return is still the old one.": (z + new, velocity),
             },
-            terms={
-                "z": (z, 0 * z),
-                "β v": (beta * velocity,) * 2,
-                "−η ∇E": (-rate * slope,) * 2,
-            },
+            terms={"z": (z, 0 * z), "β v": (beta * velocity,) * 2, "−η ∇E": (-rate * slope,) * 2},
             strangers={
                 "v without β": (velocity,) * 2,
                 "∇E without η": (slope,) * 2,
@@ -56,7 +46,7 @@ def exercise_0_1(answer, random):
                 "η by itself": (rate + 0 * z,) * 2,
                 "β z": (beta * z,) * 2,
             },
-        )
+        )  # fmt: skip
 
     apart = [
         ("right if the old velocity is zero: look at β v.", lambda: case(fast=0.0)),
@@ -81,13 +71,15 @@ def exercise_0_2(answer, random):
         return Case(
             (energy, points),
             energies.mean(),
-            {
-                "this is the energy of the mean point; take the mean of the energies.": by_hand(
-                    points.mean(axis=0)
-                ),
+            {f"this is the {name} of the energies; take their mean.": getattr(np, name)(energies)
+             for name in ("max", "min", "median", "prod", "std")}
+            | {
+                "this is the energy of the mean point; take the mean of the energies.":
+                    by_hand(points.mean(axis=0)),
                 "energy took rows for coordinates: lift it with jax.vmap, over axis 0, because the "
                 "points are the rows.": by_hand(points).mean(),
             },
-        )
+            terms={f"point {i + 1}": energy / 5 for i, energy in enumerate(energies)},
+        )  # fmt: skip
 
-    trials(answer, (case() for _ in range(4)), batch=5)
+    trials(answer, (case() for _ in range(8)), batch=5)

@@ -106,6 +106,46 @@ def _same(node: ast.AST) -> Made:
         yield "a list", ast.List(node.elts, node.ctx)
 
 
+def _parsed(source: str, **parts: ast.AST) -> ast.AST:
+    """An expression in which some names stand for parts of a solution."""
+
+    class Filled(ast.NodeTransformer):
+        def visit_Name(self, node):  # noqa: N802
+            return parts.get(node.id, node)
+
+    return Filled().visit(ast.parse(source, mode="eval").body)
+
+
+def _called(node: ast.AST) -> str:
+    return getattr(node.func, "attr", getattr(node.func, "id", "")) if _is_call(node) else ""
+
+
+def _is_call(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and bool(node.args) and not node.keywords
+
+
+FORMS = {
+    "mean": ("jnp.sum(a) / jnp.size(a)", "jnp.average(a)", "(a).mean()", "np.mean(a)"),
+    "logsumexp": ("jnp.max(a) + jnp.log(jnp.sum(jnp.exp(a - jnp.max(a))))",
+                  "jnp.logaddexp.reduce(a)"),
+    "where": ("jnp.where(jnp.logical_not(a), c, b)",),
+}  # fmt: skip
+
+
+def _longer(node: ast.AST) -> Made:
+    """Other ways to write what a node says, for solutions which are short."""
+    if isinstance(node, ast.BinOp | ast.Call):
+        yield "a function of its own", _parsed("(lambda: a)()", a=node)
+        yield "compiled", _parsed("jax.jit(lambda: a)()", a=node)
+    if _is_call(node):
+        parts = dict(zip("abc", node.args))
+        yield from ((form, _parsed(form, **parts)) for form in FORMS.get(_called(node), ()))
+        if _called(node.func) == "vmap":
+            for loop in ("jnp.stack([f(part) for part in a])", "jnp.array([*map(f, a)])",
+                         "jax.lax.map(f, a)"):  # fmt: skip
+                yield loop, _parsed(loop, f=node.func.args[0], a=node.args[0])
+
+
 def _as(kind: type) -> Callable:
     return lambda value: kind(value) if isinstance(value, list | tuple) else value
 
@@ -157,8 +197,14 @@ def right(tree: ast.FunctionDef, namespace: dict) -> Iterator[tuple[str, Callabl
             if isinstance(node, ast.Name) and node.id == name and name not in names:
                 node.id = f"{name}_"
         yield f"{name} renamed", build(renamed, namespace)
-    for label, rewritten in _replaced(tree, _same):
-        yield label, build(rewritten, namespace)
+    for label, rewritten in _enough(6, tree, _same, _longer):
+        yield label, build(rewritten, namespace | {"np": np})
+
+
+def _enough(count: int, tree: ast.FunctionDef, common: Callable, rare: Callable) -> list:
+    """What the common changes make of a solution; if they are fewer, the rare ones as well."""
+    made = list(_replaced(tree, common))
+    return made if len(made) >= count else made + list(_replaced(tree, rare))
 
 
 def _is_array(value) -> bool:
@@ -167,7 +213,8 @@ def _is_array(value) -> bool:
 
 OTHERS = {"sum": ("mean", "max"), "mean": ("sum", "max"), "max": ("min", "mean"), "exp": ("expm1",),
           "minimum": ("maximum",), "sign": ("abs",), "tanh": ("sin",), "hessian": ("jacobian",),
-          "logsumexp": ("max", "sum"), "where": ()}  # fmt: skip
+          "where": (),
+          "normal": ("uniform", "laplace", "rademacher", "exponential", "cauchy")}  # fmt: skip
 FUNCTIONS = {"exp", "log", "tanh", "abs", "sign", "sqrt", "vmap", "len"}
 
 
@@ -233,11 +280,27 @@ def _faults(node: ast.AST, parameters: list[str]) -> Made:
             yield parameters[i - 1], ast.Name(parameters[i - 1], node.ctx)
 
 
+REDUCED = {"mean": ("min", "median", "prod", "std"), "logsumexp": ("max", "sum", "mean", "min")}
+
+
+def _more_faults(node: ast.AST, parameters: list[str]) -> Made:
+    """Another slip at a node, for solutions which offer few places for one."""
+    if isinstance(node, ast.Name) and node.id in parameters and isinstance(node.ctx, ast.Load):
+        for form in ("a[1:]", "a[:-1]", "a[0]", "2 * a"):
+            yield form, _parsed(form, a=node)
+    for other in REDUCED.get(_called(node), ()):
+        yield other, _parsed(f"jnp.{other}(a)", a=node.args[0])
+    if isinstance(node, ast.BinOp | ast.Call):
+        for form in ("a + 1", "a**2"):
+            yield form, _parsed(form, a=node)
+
+
 def wrong(tree: ast.FunctionDef, namespace: dict) -> Iterator[tuple[str, Callable]]:
     """Answers with one fault; a few of them still say the same."""
     solution = build(tree, namespace)
     parameters = [argument.arg for argument in tree.args.args]
-    for label, faulty in _replaced(tree, lambda node: _faults(node, parameters)):
+    slips = [functools.partial(kind, parameters=parameters) for kind in (_faults, _more_faults)]
+    for label, faulty in _enough(14, tree, *slips):
         yield label, build(faulty, namespace)
     for factor in (-1.0, 2.0, 0.5, 3.0):
         yield f"{factor} times", lambda *a, _by=factor, **k: jax.tree.map(

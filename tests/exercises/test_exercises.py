@@ -113,7 +113,7 @@ def test_answers_made_from_the_solution_are_judged_right_and_their_faults_named(
     assert not rejected and not accepted
     named = 1 - len(unnamed) / len(wrong)
     print(f"{number}: {len(right)} right, {len(wrong)} wrong, {named:.0%} named")
-    assert len(right) >= 14 and len(wrong) >= 10 and named >= 0.8, (len(right), unnamed)
+    assert len(right) >= 20 and len(wrong) >= 20 and named >= 0.8, (len(right), unnamed)
 
 
 # What a check prints --------------------------------------------------------------------------
