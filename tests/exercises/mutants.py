@@ -213,8 +213,7 @@ def _is_array(value) -> bool:
 
 OTHERS = {"sum": ("mean", "max"), "mean": ("sum", "max"), "max": ("min", "mean"), "exp": ("expm1",),
           "minimum": ("maximum",), "sign": ("abs",), "tanh": ("sin",), "hessian": ("jacobian",),
-          "where": (),
-          "normal": ("uniform", "laplace", "rademacher", "exponential", "cauchy")}  # fmt: skip
+          "where": ()}  # fmt: skip
 FUNCTIONS = {"exp", "log", "tanh", "abs", "sign", "sqrt", "vmap", "len"}
 
 

@@ -50,7 +50,7 @@ def test_each_exercise_has_a_right_answer_and_names_two_mistakes(number):
 
 # Answers made from the notebooks' own solutions ---------------------------------------------------
 
-MANY = {"1.4": 3, "3.1": 2, "3.2": 2, "6.2": 2}  # slow ones: of their faults one in so many
+MANY = {"1.4": 3, "3.1": 2, "6.2": 2}  # slow ones: of their faults one in so many
 
 
 def calls_of(number, solution) -> list:
