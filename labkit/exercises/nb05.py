@@ -64,22 +64,23 @@ def exercise_5_1(answer, random):
     trials(watched, (case() for _ in range(3)), apart=apart)
 
 
-def _log_q(to, start, slope, step, at=None, drift=1.0, width=4.0) -> float:
+def _log_q(to, start, slope, step, at=None, drift=1.0, width=4.0, power=2) -> float:
     mean = start - drift * step * slope * (start if at is None else at)
-    return -np.sum((to - mean) ** 2) / (width * step)
+    return -np.sum((to - mean) ** power) / (width * step)
 
 
 @exercise("5.2", "Accept or refuse", stars=3, minutes=15)
 def exercise_5_2(answer, random):
-    def case(uphill):
+    def case(uphill=True, flat=False):
         while True:
             slope, step = random.uniform(0.5, 2.5, size=3), random.uniform(0.15, 0.3)
+            slope = 0 * slope if flat else slope
             x, new = random.normal(size=(2, 3))
             drop = 0.5 * np.sum(slope * (x**2 - new**2))
 
             there, back = _log_q(new, x, slope, step), _log_q(x, new, slope, step)
             want = drop + back - there
-            if (-8 < want < -0.5) if uphill else (0.5 < want < 8):
+            if flat or ((-8 < want < -0.5) if uphill else (0.5 < want < 8)):
                 break
 
         def other(**options):
@@ -107,9 +108,18 @@ def exercise_5_2(answer, random):
             "the way back starts from the proposal: its gradient belongs there.": (
                 drop + _log_q(x, new, slope, step, at=x) - there
             ),
+            "E(x) is missing.": want - 3 - 0.5 * np.sum(slope * x**2),
+            "E(x'), the energy of the proposal, is missing.": want
+            + 3
+            + 0.5 * np.sum(slope * new**2),
+            "log q(x | x'), the way back, is missing.": drop - there,
+            "log q(x' | x), the way there, is missing.": drop + back,
+            "log q: the square of x' − mean is missing.": other(power=1),
+            "log q: the power of x' − mean is 2, not 3.": other(power=3),
+            "log q sums over the pixels; you took the mean.": drop + (back - there) / 3,
         }
         return Case(
-            (lambda x: 0.5 * jnp.sum(jnp.asarray(slope) * x**2), x, new, float(step)),
+            (lambda x: 3 + 0.5 * jnp.sum(jnp.asarray(slope) * x**2), x, new, float(step)),
             min(want, 0.0),
             {words: min(value, 0.0) for words, value in capped.items()}
             | {"this is the probability; return its logarithm.": np.exp(min(want, 0.0)),
@@ -119,7 +129,8 @@ def exercise_5_2(answer, random):
                "sum.": want},
         )  # fmt: skip
 
-    trials(answer, (case(uphill=i < 6) for i in range(9)))
+    flat = "right on a flat energy: look at log q, at its mean x − step·∇E(x) and its exponent."
+    trials(answer, (case(i < 6) for i in range(9)), apart=[(flat, lambda: case(flat=True))])
 
 
 @exercise("5.3", "Persistent chains", stars=2, minutes=15)

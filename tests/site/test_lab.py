@@ -7,7 +7,6 @@ import base64
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -21,7 +20,6 @@ if os.environ.get("LABKIT_SITE") != "1":
 
 from nbclient import NotebookClient  # noqa: E402
 from nbconvert import HTMLExporter, LatexExporter  # noqa: E402
-from playwright.sync_api import sync_playwright  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRUBBER = """\
@@ -84,14 +82,6 @@ def lab(home):
     finally:
         server.terminate()
         server.wait()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    names = ("chromium", "chromium-browser", "google-chrome")
-    found = os.environ.get("LABKIT_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
-    with sync_playwright() as play:
-        yield play.chromium.launch(executable_path=found, args=["--disable-gpu", "--no-sandbox"])
 
 
 @pytest.fixture

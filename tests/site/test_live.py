@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from labkit import live
-from tests.site.test_site import SITE, Tab, address, axe, browser  # noqa: F401
+from tests.site.test_site import SITE, Tab, address, axe  # noqa: F401
 from tools import ROOT
 from tools.slice import definitions
 

@@ -10,7 +10,6 @@ import http.server
 import io
 import os
 import re
-import shutil
 import threading
 import urllib.parse
 from pathlib import Path
@@ -25,7 +24,6 @@ if os.environ.get("LABKIT_SITE") != "1":
 import axe_playwright_python.base as axe  # noqa: E402
 import bs4  # noqa: E402
 from PIL import Image, ImageStat  # noqa: E402
-from playwright.sync_api import sync_playwright  # noqa: E402
 
 from tools import site_address  # noqa: E402
 
@@ -39,10 +37,6 @@ NOTEBOOKS = [page for page in PAGES if (ROOT / f"{page}.ipynb").is_file()]
 SIZES = {"desktop": (1400, 900), "phone": (390, 844)}
 FOLDER = urllib.parse.urlsplit(site_address(CONFIG["repository"]["url"])).path
 BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
-FLAGS = (
-    "--disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --no-sandbox"
-).split()
 WEIGHT = 3_000_000  # bytes of one page with all that it loads, compressed as GitHub Pages does
 
 every_page = pytest.mark.parametrize("page", PAGES)
@@ -90,16 +84,6 @@ def address():
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
-
-
-@pytest.fixture(scope="session")
-def browser():
-    names = ("chromium", "chromium-browser", "google-chrome")
-    found = os.environ.get("LABKIT_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=found, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 class Tab:
