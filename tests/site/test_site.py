@@ -212,7 +212,8 @@ def test_solutions_answers_and_plotting_code_are_folded_and_open(tab):
     if tab.name in NOTEBOOKS:
         cells = notebook(tab.name).cells
         answers = sum(c.source.count("<details>") for c in cells if c.cell_type == "markdown")
-        solutions = sum("solution" in c.metadata.get("tags", []) for c in cells)
+        code = [c for c in cells if c.cell_type == "code"]
+        solutions = sum("solution" in c.metadata.get("tags", []) for c in code)
         prompts = [
             t.strip() for t in tab.page.locator("article details.hide summary").all_inner_texts()
         ]
