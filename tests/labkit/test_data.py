@@ -121,10 +121,10 @@ def test_each_file_is_asked_for_once_and_kept(folder, serve, monkeypatch, capsys
 
 
 WRONG = {
-    "absent": "No such file or directory", "wrong": "wrong checksum", "short": r"bytes where",
+    "absent": "No such file or directory", "wrong": "wrong checksum", "short": r"bytes instead of",
     "silent": "timed out", "drip": "timed out", "drip headers": "timed out", "refused": "refused",
     "circle": "redirects in a circle", "portal": "log in to this network",
-    "endless": "bytes where",
+    "endless": "bytes instead of",
 }  # fmt: skip
 
 

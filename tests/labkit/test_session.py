@@ -14,6 +14,7 @@ from labkit.compare import answers
 
 def test_start_prints_device_versions_data_and_time(tmp_path):
     environment = os.environ | {"LABKIT_DATASET": "digits", "LABKIT_CACHE": str(tmp_path)}
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)  # the reader's own choice would be kept
     script = (
         "from labkit import session; session.start('00_start_here')\n"
         "import jax; print(jax.config.jax_compilation_cache_dir)\n"

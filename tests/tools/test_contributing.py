@@ -105,7 +105,7 @@ def test_the_page_can_be_followed_literally(tmp_path):
     if "MNIST (LeCun" not in str(read(books / "07_new.ipynb").cells[1].outputs):
         choice += " and not mnist and not what_is_stored"
     said = python("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/notebooks", "-k", choice)
-    assert re.search(r"\b4\d passed", said) and "failed" not in said, said
+    assert re.search(r"\b[34]\d passed", said) and "failed" not in said, said
     said = python("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/tools/test_stamp.py",
                   "tests/exercises", "-k", "every_page or 0.3 or 7.1")  # fmt: skip
     assert "failed" not in said and "passed" in said, said
