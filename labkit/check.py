@@ -33,6 +33,12 @@ def __getattr__(name: str) -> Callable:
     raise AttributeError(f"labkit.check has no {name!r}")
 
 
+def right(number: str) -> bool:
+    """Whether the reader's answer to an exercise has its ✓, so that later cells can use it."""
+    name = "labkit.exercises.summary"  # not there where a grader runs the cell
+    return bool(importlib.util.find_spec(name)) and importlib.import_module(name).right(number)
+
+
 def say(line: str) -> None:
     """Print a line; where the terminal cannot write ✓, in the characters that it has."""
     try:

@@ -107,7 +107,8 @@ def _question(match: re.Match) -> str:
 
 def build_wheel(folder: Path) -> str:
     """Build labkit's wheel into a folder; its file name. Nothing is left in the repository."""
-    isolation = ["--no-build-isolation"] if find_spec("setuptools") else []  # works offline
+    able = find_spec("setuptools") and find_spec("setuptools.command.bdist_wheel")
+    isolation = ["--no-build-isolation"] if able else []  # works offline
     with tempfile.TemporaryDirectory() as copy:
         for path in [ROOT / "pyproject.toml", ROOT / "README.md", *ROOT.glob("LICENSE*")]:
             shutil.copy(path, copy)

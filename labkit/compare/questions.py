@@ -1,4 +1,4 @@
-"""The same questions for every model, about the same test images: what notebook 06 compares.
+"""The same questions for every model, about the same test images: what notebook 07 compares.
 
     answers = questions.ask(model, classify=..., draw=..., complete=..., energy=...)
     answers.save("pc", **answers)

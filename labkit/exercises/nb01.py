@@ -157,8 +157,85 @@ def exercise_1_2(answer, random):
             raise Mistake("the numbers must come from the key given: same key, same numbers.")
 
 
-@exercise("1.3", "Errors with precision", stars=2, minutes=15)
+@exercise("1.3", "The inference step", stars=2, minutes=10)
 def exercise_1_3(answer, random):
+    model, start, x, y = _problem(random)
+    rate = random.uniform(0.5, 1.0)
+
+    def walk(steps, factor=1.0, own=1.0, above=1.0, one_by_one=False):
+        states = list(start)
+        for _ in range(steps):
+            before = states[:]
+            for i in range(2):
+                now = states if one_by_one else before
+                gradient = _gradients(model, now, x, y)[i]
+                error = _errors(model, now, x, y)[i]
+                slope = own * error + above * (gradient - error)
+                states[i] = now[i] - factor * rate / BATCH * slope
+        return states[:-1]
+
+    for steps in (4, 1, 0):
+        got, want = attempt(answer, model, start, x, y, rate, steps), walk(steps)
+        if not isinstance(got, (tuple, list)) or len(got) != len(start):
+            raise Mistake(f"return the list of all {len(start)} activities, the top one as well.")
+        mistakes = {
+            "you climb: the step goes against the gradient.": walk(steps, -1.0),
+            "N times too far: pc_energy is a mean already, so is its gradient.": walk(steps, BATCH),
+            "divided by N once too often: pc_energy is a mean already.": walk(steps, 1 / BATCH),
+            "layer 2 has seen where layer 1 moved to: take all gradients first, then move.": walk(
+                steps, one_by_one=True
+            ),
+            "the error above is missing from the gradient.": walk(steps, above=0.0),
+            "the layer's own error is missing from the gradient.": walk(steps, own=0.0),
+            "this is the start: nothing has moved.": start[:-1],
+            "one step too many.": walk(steps + 1),
+            "one step is missing.": walk(max(steps - 1, 0)),
+            "one step only, however many are asked for.": walk(1),
+        }
+        expect(
+            list(got)[:-1], want, {} if steps == 0 else mistakes, names=["z₁", "z₂"], batch=BATCH,
+            terms={"the start": start[:-1],
+                   "the way from it": [w - s for w, s in zip(want, start, strict=False)]},
+        )  # fmt: skip
+
+
+@exercise("1.4", "Find the bug", stars=2, minutes=10)
+def exercise_1_4(answer, random):
+    gradient = random.normal(size=(4, 3)) * 10.0 ** random.integers(-3, 2, size=(4, 3))
+    gradient[random.integers(4), random.integers(3)] = 0.0
+    rate = random.uniform(0.01, 0.1)
+    sign = np.sign(gradient)
+    got = attempt(answer, gradient, rate)
+    if np.any(np.isnan(np.asarray(got, float))):
+        raise Mistake("nan where the gradient is zero: Adam adds a small ε to the root.")
+    moved = np.ravel(sign) != 0
+    sizes = np.abs(np.ravel(np.broadcast_to(got, sign.shape))[moved]) / rate
+    uneven = "after the division a large gradient must move its weight as far as a small one does."
+    expect(
+        got,
+        -rate * sign,
+        {
+            "this is plain gradient descent; Adam also divides by a root.": -rate * gradient,
+            "the bias correction is missing: m / (1 − 0.9) and v / (1 − 0.999).": (
+                -rate * sign * 0.1 / 0.001**0.5
+            ),
+            "m lacks its bias correction, 1 / (1 − 0.9).": -rate * sign * 0.1,
+            "v lacks its bias correction, 1 / (1 − 0.999).": -rate * sign / 0.001**0.5,
+            "divide by the root of the square, entry by entry, not by one norm.": (
+                -rate * gradient / np.linalg.norm(gradient)
+            ),
+            "the update is what is *added* to the weights: it goes downhill.": rate * sign,
+            "the rate is missing.": -sign,
+            uneven: got if len(set(np.round(sizes, 4))) > 1 else sign,
+            "the size is off by one factor for all: see where rate and corrections stand.": (
+                got if np.ptp(np.ravel(got)[moved] / np.ravel(sign)[moved]) < 1e-6 else sign
+            ),
+        },
+    )
+
+
+@exercise("1.5", "Errors with precision", stars=2, minutes=15)
+def exercise_1_5(answer, random):
     def case(settled=False, precise=1.0):
         model, activities, x, y = _problem(random)
         activities = _feedforward(model, x) if settled else activities
@@ -263,8 +340,8 @@ def _descent(random, rate, *, last: int):
                 return problem, states, tolerance, below, sizes[0, 0]
 
 
-@exercise("1.4", "Stop when there is nothing left to do", stars=3, minutes=15)
-def exercise_1_4(answer, random):
+@exercise("1.6", "Stop when there is nothing left to do", stars=3, minutes=15)
+def exercise_1_6(answer, random):
     rate = 0.15
     for last in (1, 0):
         (model, *given), states, tolerance, steps, first = _descent(random, rate, last=last)

@@ -136,10 +136,9 @@ def exercise_5_2(answer, random):
 @exercise("5.3", "Persistent chains", stars=2, minutes=15)
 def exercise_5_3(answer, random):
     buffer, noise = random.normal(size=(7, 2)), 5 + random.normal(size=(4, 2))
-    rows = random.permutation(7)[:4]
-    if sorted(rows) == [0, 1, 2, 3]:
-        rows = rows + 3
-    fresh = random.permutation([True, False, False, False])
+    rows = random.permutation(6)[:4]
+    rows[random.integers(4)] = 6  # the last is among them, and goes on from the buffer
+    fresh = rows == random.choice(rows[rows != 6])
     calls = []
 
     def run(chains):  # stands in for the Langevin chains

@@ -3,122 +3,109 @@
 import jax.numpy as jnp
 import numpy as np
 
-from labkit.exercises.core import Case, Mistake, attempt, exercise, expect, trials
+from labkit.exercises.core import Case, exercise, trials
 
 
-@exercise("6.1", "The area under the ROC curve", stars=2, minutes=10)
+def _chain(random, sizes):
+    """Matrices of a chain and its layers as functions of a batch: tanh, and a linear top."""
+    matrices = [random.normal(size=(b, a)) / a**0.5 for a, b in zip(sizes, sizes[1:], strict=False)]
+    layers = [lambda z, W=W: jnp.tanh(z @ W.T) for W in matrices[:-1]]
+    return matrices, [*layers, lambda z, W=matrices[-1]: z @ W.T]
+
+
+@exercise("6.1", "The energy in errors", stars=2, minutes=15)
 def exercise_6_1(answer, random):
     def case():
-        known, unknown = random.integers(0, 5, size=7) / 2, random.integers(1, 6, size=5) / 2
-        unknown[0] = known[0]  # at least one tie
-        difference = unknown[None, :] - known[:, None]
-        won, tied = np.mean(difference > 0), np.mean(difference == 0)
+        sizes = [3, 4, 4, 2]
+        _, layers = _chain(random, sizes)
+        x, y = random.normal(size=(5, 3)), random.normal(size=(5, 2))
+        errors = [random.normal(size=(5, 4)) for _ in range(2)]
+
+        def run(add=1, end=lambda output: (y - output) ** 2):
+            z = x
+            for layer, e in zip(layers, errors, strict=False):
+                z = layer(z) + add * e
+            return 0.5 * np.sum(end(np.asarray(layers[-1](z)))) / 5
+
+        hidden, top = 0.5 * sum(np.sum(e**2) for e in errors) / 5, run()
         return Case(
-            (known, unknown),
-            won + tied / 2,
+            (layers, errors, x, y),
+            hidden + top,
             {
-                "the other way round: a stranger is to have the larger energy.": (
-                    1 - won - tied / 2
+                "the errors are never added to the activities.": hidden + run(0),
+                "an activity is its prediction *plus* its error.": hidden + run(-1),
+                "an error counts with its square.": sum(np.sum(e) for e in errors) / 10 + top,
+                "an error counts with its square, not its cube.": (
+                    sum(np.sum(e**3) for e in errors) / 10 + top
                 ),
-                "ties count one half; yours count nothing.": won,
-                "ties count one half; yours count as won.": won + tied,
-                "only the ties are counted.": tied / 2,
-                "this is the number of pairs; divide by how many pairs there are.": 35
-                * (won + tied / 2),
-                "this is the mean difference; only who is larger counts.": difference.mean(),
-                "compare all pairs, not the strangers with the digits' median.": np.mean(
-                    unknown > np.median(known)
+                "the top's error counts with its square.": hidden + run(end=lambda o: y - o),
+                "the top's error counts with its square, not its cube.": (
+                    hidden + run(end=lambda o: (y - o) ** 3)
                 ),
-                "compare all pairs, not the strangers with the digits' mean.": np.mean(
-                    unknown > known.mean()
-                ),
+                "the error at the top is a *difference*.": hidden + run(end=lambda o: (y + o) ** 2),
+                "the output is missing at the top.": hidden + run(end=lambda o: y**2),
+                "the target is missing at the top.": hidden + run(end=lambda o: o**2),
+                "the first hidden error is left out.": 0.5 * np.sum(errors[1] ** 2) / 5 + top,
+                "the last hidden error is left out.": 0.5 * np.sum(errors[0] ** 2) / 5 + top,
             },
-            terms={"the share of pairs won": won, "half the share of ties": tied / 2},
-            strangers={"a constant": 1.0},
+            terms={"the hidden errors": hidden, "the error at the top": top},
         )
 
-    trials(answer, (case() for _ in range(6)))
+    trials(answer, (case() for _ in range(5)))
 
 
-@exercise("6.2", "The volume that a point forgets", stars=2, minutes=15)
+@exercise("6.2", "The largest curvature", stars=2, minutes=10)
 def exercise_6_2(answer, random):
     def case():
-        root, best, least = random.normal(size=(3, 3)), random.normal(size=3), random.normal()
-        curvature = root @ root.T + np.diag(random.uniform(0.5, 3, size=3))
-
-        def energy(z):
-            d = z - jnp.asarray(best)
-            return least + 0.5 * d @ jnp.asarray(curvature) @ d + jnp.sum(d**4)
-
-        half = 0.5 * np.linalg.slogdet(curvature)[1]
-        constant = -1.5 * np.log(2 * np.pi)
+        basis = np.linalg.qr(random.normal(size=(6, 6)))[0]
+        values = np.array([*random.uniform(0.2, 1.0, size=5), random.uniform(3.0, 9.0)])
+        matrix = jnp.asarray(basis * values @ basis.T)
+        start, largest = random.normal(size=6), values[-1]
+        start = start + 0.5 * basis[:, -1]  # some of it along the steepest direction
+        v = start / np.linalg.norm(start)
+        for _ in range(40):
+            v = np.asarray(matrix @ v) / np.linalg.norm(matrix @ v)
         return Case(
-            (energy, best),
-            least + half + constant,
+            (lambda v: matrix @ v, start, 40),
+            largest,
             {
-                "the volume is missing: this is the energy at the point.": least,
-                "the sign of ½ log det: a sharper bowl has less volume, so −log p is larger.": (
-                    least - half + constant
+                "this is its square.": largest**2,
+                "this is its square root.": largest**0.5,
+                "the product is squared at the end.": v @ np.asarray(matrix @ v) ** 2,
+                "one is added to the product at the end.": largest + v.sum(),
+                "this is the limit of the rate; return the curvature itself.": 2 / largest,
+                "this is one over the curvature.": 1 / largest,
+                "nothing was repeated: go on for `rounds` rounds.": np.linalg.norm(
+                    matrix @ start / np.linalg.norm(start)
                 ),
-                "k/2 log 2π: every one of the k numbers brings a ½ log 2π, yours only one.": (
-                    least + half + constant / 3
-                ),
-                "the determinant itself where its logarithm belongs.": (
-                    least + 0.5 * np.exp(2 * half) + constant
-                ),
-                "this is the *sign* of the determinant; slogdet's second value is its logarithm.": (
-                    least + 0.5 + constant
-                ),
-                "the curvature has entries beside its diagonal; take the whole determinant.": (
-                    least + 0.5 * np.log(np.diag(curvature)).sum() + constant
-                ),
-                "the trace of the curvature where its log determinant belongs.": (
-                    least + 0.5 * np.trace(curvature) + constant
-                ),
-                "the sign of the volume as a whole: subtract its logarithm.": (
-                    least - half - constant
-                ),
-                "the logarithm of 2π is missing.": least + half - 1.5 * 2 * np.pi,
+                "keep the vector at length one in each round.": np.inf,
             },
-            terms={"F(z*)": least, "½ log det": half, "−k/2 log 2π": constant},
         )
 
-    trials(answer, (case() for _ in range(6)))
+    trials(answer, (case() for _ in range(5)))
 
 
-@exercise("6.3", "The energy inside a classifier", stars=1, minutes=10)
+@exercise("6.3", "A block that keeps its size", stars=1, minutes=10)
 def exercise_6_3(answer, random):
     def case():
-        outputs = random.normal(size=10) * 2
-        log_sum = np.log(np.sum(np.exp(outputs)))
-        logs = outputs - log_sum
+        W, z = random.normal(size=(4, 4)), random.normal(size=(5, 4))
+        layers = int(random.integers(6, 30))
+        step = lambda a, s: a @ W.T * s  # noqa: E731
+        s, t = (4 * layers) ** -0.5, np.tanh(z)
         return Case(
-            (outputs,),
-            (-log_sum, logs),
+            (W, z, layers),
+            z + step(t, s),
             {
-                "the mean of the exponentials where their sum belongs.": (
-                    np.log(10) - log_sum, logs,
-                ),
-                "the largest output is only part of the sum.": (-outputs.max(), logs),
-                "the sum of the outputs: take exponentials first.": (-outputs.sum(), logs),
-                "the mean of the outputs: take exponentials first.": (-outputs.mean(), logs),
-                "the first output is left out.": (-np.log(np.exp(outputs[1:]).sum()), logs),
-                "the last output is left out.": (-np.log(np.exp(outputs[:-1]).sum()), logs),
-                "the logarithm of the sum is missing.": (-np.exp(log_sum), logs),
-                "probabilities where their logarithms belong.": (-log_sum, np.exp(logs)),
-                "these are the outputs themselves: subtract log Σ exp f.": (-log_sum, outputs),
+                "the factor 1/√width is missing.": z + step(t, layers**-0.5),
+                "the factor 1/√layers is missing.": z + step(t, 0.5),
+                "the factor is one over the *root* of width times layers.": z + step(t, s**2),
+                "multiply by one over the root, not by the root.": z + step(t, 1 / s),
+                "W is transposed: its shape is (out, in).": z + t @ W * s,
+                "tanh comes before the matrix.": z + np.tanh(step(z, s)),
+                "tanh is missing.": z + step(z, s),
+                "the skip carries z itself, not tanh(z).": t + step(t, s),
             },
-            terms={"f": (0.0, outputs), "−log Σ exp f": (-log_sum, 0 * logs - log_sum)},
-        )  # fmt: skip
+            terms={"the skip, z": z, "the matrix's part": step(t, s)},
+        )
 
-    trials(answer, (case() for _ in range(4)), names=["the energy", "the log-probabilities"])
-    for shift in (300, -300):
-        outputs = random.normal(size=10) * 2 + shift
-        log_sum = np.log(np.sum(np.exp(outputs)))
-        large = attempt(answer, outputs)
-        if not np.all(np.isfinite(np.concatenate([np.ravel(part) for part in large]))):
-            raise Mistake(
-                f"right for small outputs, but outputs around {shift} overflow: take the largest "
-                "out of the sum first, or use jax.nn.logsumexp"
-            )
-        expect(large, (-log_sum, outputs - log_sum), tolerance=1e-3)
+    trials(answer, (case() for _ in range(4)))

@@ -10,19 +10,26 @@ TITLES: dict[str, str] = {}  # of every exercise, by its number; `exercise` fill
 
 @dataclasses.dataclass
 class Entry:
-    """Tries of one exercise up to its ✓, and the seconds from the session's start to it."""
+    """Tries of one exercise up to its ✓, the seconds from the session's start to it; right now?"""
 
     tries: int = 0
     seconds: float | None = None
+    right: bool = False
 
 
 def note(number: str, attempted: bool, done: bool) -> None:
     """Take down one run of an exercise's check; what comes after its first ✓ changes nothing."""
     entry = _entries.setdefault(number, Entry())
+    entry.right = done
     if attempted and entry.seconds is None:
         entry.tries += 1
         if done:
             entry.seconds = time.monotonic() - _began
+
+
+def right(number: str) -> bool:
+    """Whether the check's last run on the reader's answer to this exercise printed ✓."""
+    return number in _entries and _entries[number].right
 
 
 def summary() -> None:

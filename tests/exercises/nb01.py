@@ -91,21 +91,21 @@ CASES = [
     ("1.2", random_start(uniform=True), "Gaussian"),
     ("1.2", random_start(fixed=True), "from the key given"),
     ("1.2", lambda m, x, s, *, key: [x], "list of arrays of shapes"),
-    ("1.3", precise(), None),
-    ("1.3", precise(logs=0.0), "normalisation −½ d log π: missing"),
-    ("1.3", precise(logs=-0.5), "normalisation −½ d log π: wrong sign"),
-    ("1.3", precise(exp=lambda p: p), "take its exponential"),
-    ("1.3", precise(square=True), "not squared itself"),
-    ("1.3", precise(exp=lambda p: jnp.exp(-p)), "multiply"),
-    ("1.3", precise(widths=False), "one per layer"),
-    ("1.3", precise(half=1.0), "½ π ‖ε‖²: twice"),
-    ("1.3", precise(mean=False), "N times too large"),
-    ("1.4", stopping(), None),
-    ("1.4", stopping(late=True), "off by one"),
-    ("1.4", stopping(batch=False), "N times smaller"),
-    ("1.4", stopping(always=True), "ran to max_steps"),
-    ("1.4", stopping(forget=True), "returned are the start"),
-    ("1.4", stopping(first_layer=True), "look at all layers"),
+    ("1.5", precise(), None),
+    ("1.5", precise(logs=0.0), "normalisation −½ d log π: missing"),
+    ("1.5", precise(logs=-0.5), "normalisation −½ d log π: wrong sign"),
+    ("1.5", precise(exp=lambda p: p), "take its exponential"),
+    ("1.5", precise(square=True), "not squared itself"),
+    ("1.5", precise(exp=lambda p: jnp.exp(-p)), "multiply"),
+    ("1.5", precise(widths=False), "one per layer"),
+    ("1.5", precise(half=1.0), "½ π ‖ε‖²: twice"),
+    ("1.5", precise(mean=False), "N times too large"),
+    ("1.6", stopping(), None),
+    ("1.6", stopping(late=True), "off by one"),
+    ("1.6", stopping(batch=False), "N times smaller"),
+    ("1.6", stopping(always=True), "ran to max_steps"),
+    ("1.6", stopping(forget=True), "returned are the start"),
+    ("1.6", stopping(first_layer=True), "look at all layers"),
 ]
 
 
@@ -143,7 +143,60 @@ CASES += [
     ("1.2", keys_of(lambda key: jax.random.split(key, 3), uniform), "no Gaussian"),
     ("1.2", keys_of(lambda key: [*jax.random.split(key), jax.random.split(key)[0]]), "two layers"),
     ("1.2", keys_of(lambda key: [key, *jax.random.split(key)]), "split it first"),
-    ("1.3", log_variances, "not the log of the variance"),
-    ("1.4", in_place, None),
-    ("1.4", at_least_one, "look before you step"),
+    ("1.5", log_variances, "not the log of the variance"),
+    ("1.6", in_place, None),
+    ("1.6", at_least_one, "look before you step"),
+]
+
+
+def walking(factor=1.0, one_by_one=False, count=0, drop_top=False):
+    def answer(model, activities, x, y, rate, steps):
+        for _ in range(steps + count):
+            gradients = jax.grad(energy, argnums=1)(model, activities, x, y)
+            for i in range(len(gradients)):
+                if one_by_one:
+                    gradients = jax.grad(energy, argnums=1)(model, activities, x, y)
+                activities[i] = activities[i] - factor * rate * gradients[i]
+        return activities[:-1] if drop_top else activities
+
+    return answer
+
+
+def scanned(model, activities, x, y, rate, steps):
+    def move(z, _):
+        gradients = jax.grad(energy, argnums=1)(model, z, x, y)
+        return jax.tree.map(lambda a, g: a - rate * g, z, gradients), None
+
+    return jax.lax.scan(move, [jnp.asarray(z) for z in activities], length=steps)[0]
+
+
+def first_step(sign=-1, correct=True, epsilon=1e-8):
+    def answer(gradient, rate):
+        if not correct:
+            return sign * rate * gradient / (jnp.abs(gradient) + epsilon) * 0.1 / 0.001**0.5
+        return sign * rate * gradient / (jnp.sqrt(gradient**2) + epsilon)
+
+    return answer
+
+
+def by_optax(gradient, rate):
+    adam = optax.adam(rate)
+    return adam.update(gradient, adam.init(gradient))[0]
+
+
+CASES += [
+    ("1.3", walking(), None),
+    ("1.3", scanned, None),
+    ("1.3", walking(-1.0), "you climb"),
+    ("1.3", walking(5.0), "a mean already"),
+    ("1.3", walking(one_by_one=True), "take all gradients first"),
+    ("1.3", walking(count=1), "one step too many"),
+    ("1.3", walking(drop_top=True), "all 3 activities"),
+    ("1.4", first_step(), None),
+    ("1.4", by_optax, None),
+    ("1.4", lambda g, rate: -rate * jnp.sign(g), None),
+    ("1.4", first_step(sign=1), "goes downhill"),
+    ("1.4", first_step(correct=False), "bias correction"),
+    ("1.4", first_step(epsilon=0.0), "nan"),
+    ("1.4", lambda g, rate: -rate * g, "plain gradient descent"),
 ]

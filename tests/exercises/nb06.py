@@ -1,76 +1,60 @@
 """Answers to the exercises of notebook 06: right, and with typical mistakes."""
 
-import jax
 import jax.numpy as jnp
 
 
-def area(tie=0.5, reverse=False, reduce=jnp.mean):
-    def answer(known, unknown):
-        difference = unknown[None, :] - known[:, None]
-        difference = -difference if reverse else difference
-        return reduce((difference > 0) + tie * (difference == 0))
+def in_errors(add=1.0, half=0.5, mean=True, hidden=True, top=True):
+    def answer(layers, errors, x, y):
+        z, total = x, 0.0
+        for layer, e in zip(layers[:-1], errors, strict=True):
+            z = layer(z) + add * e
+            total += jnp.sum(e**2) * hidden
+        total += jnp.sum((y - layers[-1](z)) ** 2) * top
+        return half * total / (len(x) if mean else 1)
 
     return answer
 
 
 CASES = [
-    ("6.1", area(), None),
-    ("6.1", area(reverse=True), "other way round"),
-    ("6.1", area(tie=0.0), "ties count one half; yours count nothing"),
-    ("6.1", area(tie=1.0), "count as won"),
-    ("6.1", area(reduce=jnp.sum), "divide by how many"),
-    ("6.1", area(reduce=lambda pairs: pairs.mean(axis=0)), "take the mean"),
-    ("6.1", area(reduce=lambda pairs: pairs.mean(axis=1)), "take the mean"),
-    ("6.1", area(reduce=lambda pairs: pairs), "take the mean"),
-    ("6.1", lambda known, unknown: unknown.mean() - known.mean(), "only who is larger"),
-    ("6.1", lambda known, unknown: 0.123, "the same for every input"),
+    ("6.1", in_errors(), None),
+    ("6.1", in_errors(add=0.0), "never added"),
+    ("6.1", in_errors(add=-1.0), "*plus* its error"),
+    ("6.1", in_errors(half=1.0), "twice"),
+    ("6.1", in_errors(mean=False), "multiplied by 5"),
+    ("6.1", in_errors(hidden=False), "the hidden errors: missing"),
+    ("6.1", in_errors(top=False), "the error at the top: missing"),
 ]
 
 
-def laplace(energy_too=1.0, half=0.5, constant=-0.5, log=True, size=None, all_of_it=1.0):
-    def answer(energy, z):
-        determinant = jnp.linalg.det(jax.hessian(energy)(z))
-        term = jnp.log(determinant) if log else determinant
-        k = z.size if size is None else size
-        rest = half * term + constant * k * jnp.log(2 * jnp.pi)
-        return energy_too * energy(z) + all_of_it * rest
+def power(out=lambda v, w: v @ w):
+    def answer(product, start, rounds):
+        v = start / jnp.linalg.norm(start)
+        for _ in range(rounds):
+            v = product(v)
+            v = v / jnp.linalg.norm(v)
+        return out(v, product(v))
 
     return answer
 
 
 CASES += [
-    ("6.2", laplace(), None),
-    ("6.2", lambda energy, z: energy(z), "the volume is missing"),
-    ("6.2", laplace(energy_too=0.0), "F(z*): missing"),
-    ("6.2", laplace(half=-0.5), "sharper bowl"),
-    ("6.2", laplace(half=1.0), "½ log det: twice"),
-    ("6.2", laplace(constant=0.0), "−k/2 log 2π: missing"),
-    ("6.2", laplace(constant=0.5), "−k/2 log 2π: wrong sign"),
-    ("6.2", laplace(constant=-1.0), "−k/2 log 2π: twice"),
-    ("6.2", laplace(size=1), "yours only one"),
-    ("6.2", laplace(log=False), "determinant itself"),
-    ("6.2", laplace(all_of_it=-1.0), "volume as a whole"),
+    ("6.2", power(), None),
+    ("6.2", power(out=lambda v, w: jnp.linalg.norm(w)), None),
+    ("6.2", power(out=lambda v, w: w @ w), "square"),
+    ("6.2", power(out=lambda v, w: 2 / (v @ w)), "limit of the rate"),
 ]
 
 
-softmax, logsumexp = jax.nn.softmax, jax.nn.logsumexp
-
-
-def inside(energy=lambda f: -logsumexp(f), logs=jax.nn.log_softmax):
-    return lambda outputs: (energy(outputs), logs(outputs))
+def block(skip=1.0, scale=lambda n, layers: (n * layers) ** -0.5, turn=lambda W: W.T, act=jnp.tanh):
+    return lambda W, z, layers: skip * z + act(z) @ turn(W) * scale(W.shape[1], layers)
 
 
 CASES += [
-    ("6.3", inside(), None),
-    ("6.3", inside(energy=logsumexp), "the energy: wrong sign"),
-    ("6.3", inside(energy=lambda f: -jnp.log(jnp.mean(jnp.exp(f)))), "mean of the exponentials"),
-    ("6.3", inside(energy=lambda f: -f.max()), "largest output"),
-    ("6.3", inside(energy=lambda f: -f.sum()), "take exponentials first"),
-    ("6.3", inside(energy=lambda f: -jnp.exp(f).sum()), "logarithm of the sum"),
-    ("6.3", inside(logs=softmax), "where their logarithms belong"),
-    ("6.3", inside(logs=lambda f: -jax.nn.log_softmax(f)), "the log-probabilities: wrong sign"),
-    ("6.3", inside(logs=lambda f: f), "outputs themselves"),
-    ("6.3", lambda f: inside()(f)[::-1], "the order"),
-    ("6.3", inside(energy=lambda f: -jnp.log(jnp.exp(f).sum())), "overflow"),
-    ("6.3", lambda f: -logsumexp(f), "something is missing"),
+    ("6.3", block(), None),
+    ("6.3", block(skip=0.0), "the skip, z: missing"),
+    ("6.3", block(scale=lambda n, layers: layers**-0.5), "1/√width is missing"),
+    ("6.3", block(scale=lambda n, layers: n**-0.5), "1/√layers is missing"),
+    ("6.3", block(scale=lambda n, layers: 1 / (n * layers)), "*root*"),
+    ("6.3", block(turn=lambda W: W), "transposed"),
+    ("6.3", block(act=lambda z: z), "tanh is missing"),
 ]

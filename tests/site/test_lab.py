@@ -1,4 +1,4 @@
-"""Figures that move in a real JupyterLab and on paper: untrusted, trusted, run, exported.
+"""Figures that move in JupyterLab, in Notebook 7 and on paper: untrusted, trusted, run, exported.
 
 `make site-test` runs this; LABKIT_SCREENSHOTS=FOLDER also stores pictures, to be looked at.
 """
@@ -84,6 +84,12 @@ def lab(home):
         server.wait()
 
 
+@pytest.fixture(params=["lab/tree", "notebooks"])
+def front(request, lab):
+    """The address below which JupyterLab or Notebook 7 opens a notebook, and a name for it."""
+    return lab + request.param, request.param.partition("/")[0]
+
+
 @pytest.fixture
 def page(browser):
     """A tab without any network but this machine."""
@@ -126,28 +132,28 @@ def move_by_keys_and_drag(page):
     assert words.text_content() == LAST and look() == before
 
 
-def test_an_untrusted_notebook_shows_pictures_and_no_dead_slider(lab, page):
-    page.goto(f"{lab}lab/tree/untrusted.ipynb?reset")
+def test_an_untrusted_notebook_shows_pictures_and_no_dead_slider(front, page):
+    page.goto(f"{front[0]}/untrusted.ipynb?reset")
     assert seen(page, PICTURE) == ("A line appears", 300, 300)
     assert page.get_by_text("Run this cell to move the slider.").is_visible()
     assert page.locator(".jp-OutputArea input").count() == 0
     assert page.get_by_text("Run this cell to move the controls.").is_visible()
     assert seen(page, ".jp-RenderedImage img")[1] > 300
-    show(page, "lab-untrusted")
+    show(page, f"{front[1]}-untrusted")
 
 
-def test_a_trusted_notebook_moves_by_keys_and_drag(lab, page):
-    page.goto(f"{lab}lab/tree/trusted.ipynb?reset")
+def test_a_trusted_notebook_moves_by_keys_and_drag(front, page):
+    page.goto(f"{front[0]}/trusted.ipynb?reset")
     page.locator(".labkit-scrubber input").wait_for()
     assert seen(page, PICTURE) == ("A line appears", 300, 300)
     move_by_keys_and_drag(page)
-    show(page, "lab-trusted")
+    show(page, f"{front[1]}-trusted")
 
 
-def test_after_running_everything_moves_and_the_notebook_keeps_what_was_seen(home, lab, page):
-    page.goto(f"{lab}lab/tree/untrusted.ipynb?reset")
+def test_after_running_everything_moves_and_the_notebook_keeps_what_was_seen(home, front, page):
+    page.goto(f"{front[0]}/untrusted.ipynb?reset")
     page.locator(PICTURE).wait_for()
-    page.get_by_text("| Idle").wait_for()
+    page.locator("[data-status=idle]").first.wait_for()
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_text("Run All Cells", exact=True).click()
     handle = page.locator(".widget-slider [role=slider]")
@@ -160,7 +166,7 @@ def test_after_running_everything_moves_and_the_notebook_keeps_what_was_seen(hom
     page.wait_for_function(
         "old => document.querySelector('.jp-RenderedImage img').src != old", arg=before
     )
-    show(page, "lab-run")
+    show(page, f"{front[1]}-run")
     page.keyboard.press("Escape")
     page.keyboard.press("Control+s")
     page.locator(".jp-mod-dirty").wait_for(state="detached")

@@ -114,24 +114,9 @@ def test_200_steps_of_the_chain_are_those_of_notebook_02(quiet, digit):
             notebook["energy"](weights, end, UPPER),
         )
     question = {"pixels": digit.tolist(), "seen": UPPER.tolist(), "label": None}
-    u, energies = in_the_browser(
-        quiet.page,
-        "Chain",
-        {f"W{i}": np.float32(W) for i, W in enumerate(weights, 1)},
-        question,
-        begins,
-        0.05,
-        201,
-    )
-    u, _ = in_the_browser(
-        quiet.page,
-        "Chain",
-        {f"W{i}": np.float32(W) for i, W in enumerate(weights, 1)},
-        question,
-        begins,
-        0.05,
-        200,
-    )
+    asked = {f"W{i}": np.float32(W) for i, W in enumerate(weights, 1)}, question, begins, 0.05
+    _, energies = in_the_browser(quiet.page, "Chain", *asked, 201)
+    u, _ = in_the_browser(quiet.page, "Chain", *asked, 200)
     assert np.abs(ends - begins).max() > 0.1
     np.testing.assert_allclose(u, ends, atol=1e-4)
     assert energies[-1] == pytest.approx(float(last), abs=1e-4)

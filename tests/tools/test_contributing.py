@@ -69,18 +69,18 @@ def test_the_page_can_be_followed_literally(tmp_path):
     picture.metadata["tags"] = ["picture"]
     parts, judges = [], [line[0].replace(line[1], "attempt, exercise, expect")]
     tests = ["CASES = []"]
-    for number in ("7.1", "7.2", "7.3"):
+    for number in ("8.1", "8.2", "8.3"):
         judge, cases, cells = exercise(number)
         parts, judges, tests = parts + cells, [*judges, judge], [*tests, cases]
-    (exercises / "nb07.py").write_text("\n\n\n".join(judges) + "\n", "utf-8")
-    (tried / "nb07.py").write_text("\n".join(tests) + "\n", "utf-8")
+    (exercises / "nb08.py").write_text("\n\n\n".join(judges) + "\n", "utf-8")
+    (tried / "nb08.py").write_text("\n".join(tests) + "\n", "utf-8")
     held = [cell("python", 'check.that("1 is 1", 1 == 1)', "nbval-check-output") for _ in range(2)]
     setup = cell("python", "", "setup")
     book = [head, setup, first, *parts, *held, picture, end]
-    nbformat.write(nbformat.v4.new_notebook(cells=book), books / "07_new.ipynb")
-    before = sorted(books.glob("06_*.ipynb"))[0]
+    nbformat.write(nbformat.v4.new_notebook(cells=book), books / "08_new.ipynb")
+    before = sorted(books.glob("07_*.ipynb"))[0]
     text = before.read_text("utf-8")
-    before.write_text(text.replace("**Where next**: ", "**Where next**: [07](07_new.ipynb), or "))
+    before.write_text(text.replace("**Where next**: ", "**Where next**: [08](08_new.ipynb), or "))
 
     def python(*arguments):
         environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
@@ -94,20 +94,20 @@ def test_the_page_can_be_followed_literally(tmp_path):
         "from pathlib import Path; from tools import run; import os; path = Path('notebooks', {!r})"
     )
     run += "; run.execute(path, {{'LABKIT_DATASET': os.environ.get('LABKIT_DATASET', '')}})"
-    for name in (zero.name, "07_new.ipynb"):
+    for name in (zero.name, "08_new.ipynb"):
         assert "Error" not in (said := python("-c", run.format(name))), said
     python("-m", "tools.stamp")
 
     assert "### Exercise 0.3 — Twice as much (★☆☆, 5 min)" in zero.read_text("utf-8")
     for name in ("README.md", "_toc.yml", "pages/index.md", "pages/status.md"):
-        assert "notebooks/07_new" in (tmp_path / name).read_text("utf-8"), name
-    choice = "not nbval and (00_start or 06_cap or 07_new or there_are)"
-    if "MNIST (LeCun" not in str(read(books / "07_new.ipynb").cells[1].outputs):
+        assert "notebooks/08_new" in (tmp_path / name).read_text("utf-8"), name
+    choice = "not nbval and (00_start or 07_cap or 08_new or there_are)"
+    if "MNIST (LeCun" not in str(read(books / "08_new.ipynb").cells[1].outputs):
         choice += " and not mnist and not what_is_stored"
     said = python("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/notebooks", "-k", choice)
     assert re.search(r"\b[34]\d passed", said) and "failed" not in said, said
     said = python("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/tools/test_stamp.py",
-                  "tests/exercises", "-k", "every_page or 0.3 or 7.1")  # fmt: skip
+                  "tests/exercises", "-k", "every_page or 0.3 or 8.1")  # fmt: skip
     assert "failed" not in said and "passed" in said, said
     done = "from labkit import check; check.exercise_0_3(lambda x: 2 * x); check.summary()"
     said = python("-c", done)

@@ -1,5 +1,6 @@
 """`python -m tools.grading`: what submissions get, and what they cannot do."""
 
+import ast
 import contextlib
 import csv
 import json
@@ -11,12 +12,16 @@ import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib import metadata
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import psutil
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tools import ROOT
 
@@ -590,8 +595,9 @@ def test_a_class_has_a_row_a_student_and_a_page(tmp_path):
     climbs = RIGHT.replace("- rate", "+ rate")
     notebook(tmp_path / "class" / "=ben" / "a.ipynb", climbs, CHECK, output="✓ Exercise 0.1 (Rem")
     notebook(tmp_path / "class" / "cleo.ipynb", climbs + "x = '<script>'", CHECK)
-    (tmp_path / "class" / "eve").mkdir()
-    (tmp_path / "class" / "eve" / "lab.pdf").write_text("no")
+    for name in ("eve", "e.ve", "e ve"):
+        (tmp_path / "class" / name).mkdir()
+        (tmp_path / "class" / name / "lab.pdf").write_text("no")
     table, pages = tmp_path / "class" / "class.csv", tmp_path / "class" / "pages"
     for _ in range(2):  # the second time the table and the pages are there, and no submissions
         done = run(tmp_path / "class", "--csv", table, "--feedback", pages, "--jobs", "2")
@@ -599,7 +605,7 @@ def test_a_class_has_a_row_a_student_and_a_page(tmp_path):
     with open(table, encoding="utf-8-sig", newline="") as file:
         head, *rows = csv.reader(file)
     rows = {row[0]: dict(zip(head[1:], row[1:], strict=True)) for row in rows}
-    assert list(rows) == ["'=ben", "Anna Ä (123)", "cleo", "eve"]
+    assert list(rows) == ["'=ben", "Anna Ä (123)", "cleo", "e ve", "e.ve", "eve"]
     stars = [e.check.stars for e in (FIRST, SECOND)]
     heads = [f"0.1 (of {stars[0]})", f"0.2 (of {stars[1]})"]
     assert head[1:3] == heads and head[-3:] == ["total", "maximum", "note"]
@@ -611,7 +617,7 @@ def test_a_class_has_a_row_a_student_and_a_page(tmp_path):
     assert "you climb" in ben["note"] and "look at this one" in ben["note"]
     assert "the same code as" not in anna["note"]
     assert rows["eve"]["note"] == "lab.pdf: this is not a notebook" and rows["eve"][heads[0]] == ""
-    assert len(list(pages.glob("*.html"))) == 4
+    assert len(list(pages.glob("*.html"))) == 6
     page = (pages / "Anna_Ä_123_.html").read_text("utf-8")
     assert "✓ 0.1" in page and "✗ 4.2" in page
     seed = re.search(r"--seed (\d+)", done.stdout)[1]
@@ -708,3 +714,33 @@ def test_bfloat16_arrives_as_numbers():
 def test_a_forged_description_is_no_array(described):
     with pytest.raises(grade.GARBLED):
         grade._array({"array": described})
+
+
+def test_the_grade_extra_is_all_that_the_grader_imports():
+    """So the container's line works: it installs that extra and nothing else."""
+    wanted, known = ["labkit[grade]"], set()
+    while wanted:
+        needs = Requirement(wanted.pop())
+        for extra in needs.extras | {""}:
+            if (needs.name, extra) not in known:
+                known.add((needs.name, extra))
+                for text in metadata.requires(needs.name) or ():
+                    inner = Requirement(text)
+                    if inner.marker is None or inner.marker.evaluate({"extra": extra}):
+                        wanted.append(text)
+    run = "import json, sys, tools.grading.__main__; print(json.dumps([m.__file__ for n, m in"
+    run += " sys.modules.items() if n.split('.')[0] in ('labkit', 'tools')]))"
+    printed = subprocess.run([sys.executable, "-c", run], cwd=ROOT, capture_output=True, check=True)
+    imported = set()
+    for file in json.loads(printed.stdout):
+        for line in ast.parse(Path(file).read_text("utf-8")).body:
+            names = [a.name for a in line.names] if isinstance(line, ast.Import) else []
+            names += [line.module] if isinstance(line, ast.ImportFrom) else []
+            imported |= {name.split(".")[0] for name in names}
+    owners = metadata.packages_distributions()
+    installed = {canonicalize_name(name) for name, _ in known}
+    assert not [
+        name
+        for name in imported & owners.keys() - {"tools"}
+        if installed.isdisjoint(map(canonicalize_name, owners[name]))
+    ]

@@ -1,7 +1,8 @@
-"""nbgrader on the student edition: what it hands out, and what it grades.
+"""nbgrader and Otter on the student edition: what they hand out, and what they grade.
 
-Needs LABKIT_NBGRADER, the Python of an environment with nbgrader 0.9.6. The notebooks' kernel
-stays the one that runs these tests, as on a hub where nbgrader and the kernels live apart.
+Needs LABKIT_NBGRADER, the Python of an environment with nbgrader 0.9.6, Otter 7 and what labkit
+needs. For nbgrader the notebooks' kernel stays the one that runs these tests, as on a hub where
+nbgrader and the kernels live apart.
 """
 
 import csv
@@ -141,3 +142,19 @@ def test_right_answers_get_all_points_and_everything_else_none(course):
     ]  # fmt: skip
     said = "".join(output.get("text", "") for cell in checks for output in cell.outputs)
     assert "you climb" in said and "not attempted yet" in said
+
+
+def test_otter_gives_the_same_points(course, tmp_path):
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT), "LABKIT_DATASET": "digits", "LABKIT_STATIC": "1",
+    }  # fmt: skip
+    command = [PYTHON, "-m", "tools.grading.gradescope", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
+    assert len(list(tmp_path.glob("*.zip"))) == len(list((course / "source" / "all").iterdir()))
+    hand_in(course, "otto", WRONG | {"mean_energy": RIGHT["mean_energy"]})
+    handed_in = course / "submitted" / "otto" / "lab" / "00_start_here.ipynb"
+    command = [PYTHON, "-m", "otter", "run", "-a", "00_start_here.zip", str(handed_in)]
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    tests = json.loads((tmp_path / "results.json").read_text("utf-8"))["tests"]
+    points = {one["name"][:3]: (one["score"], one["max_score"]) for one in tests[1:]}
+    assert points == {"0.1": (0, 1), "0.2": (1, 1)} and "you climb" in tests[1]["output"]

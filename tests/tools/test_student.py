@@ -206,13 +206,13 @@ def test_a_students_edit_survives_a_second_pull_from_the_branch(edition, tmp_pat
     notebook.write_text(edited, "utf-8")
 
     (folder / "notation.md").write_text("corrected\n")
-    (folder / "06_capstone.ipynb").unlink()
+    (folder / "07_capstone.ipynb").unlink()
     lines = (folder / student.LISTED).read_text("utf-8").splitlines(keepends=True)
-    (folder / student.LISTED).write_text("".join(x for x in lines if "06_capstone" not in x))
+    (folder / student.LISTED).write_text("".join(x for x in lines if "07_capstone" not in x))
     run(*publish)
     run(*publish)  # nothing changed: nothing is committed
     run(*pull)
-    assert notes.read_text("utf-8") == "corrected\n" and not (home / "06_capstone.ipynb").exists()
+    assert notes.read_text("utf-8") == "corrected\n" and not (home / "07_capstone.ipynb").exists()
     assert notebook.read_text("utf-8") == edited
     log = run("git", "--git-dir=hub.git", "log", "--format=%s", "student").splitlines()
     version = stamp.words()["version"]

@@ -179,7 +179,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run(found: list[tuple[str, Path, Path | None]], given: argparse.Namespace) -> int:
     """Grade files; the table and the pages are written as rows come."""
-    ours, by_student, began = grading.course(), {}, time.monotonic()
+    ours, by_student, pages, began = grading.course(), {}, {}, time.monotonic()
     cage = grading.Cage(*{path.parent for _, path, _ in found})
     print(UNENCLOSED.format(cage.lacks) if cage.lacks else "", end="", flush=True)
     sandbox = functools.partial(grading.Sandbox, cage, given.seconds, given.memory)
@@ -200,8 +200,14 @@ def run(found: list[tuple[str, Path, Path | None]], given: argparse.Namespace) -
                 csv.writer(text).writerows(table(by_student, ours))
                 _write(given.csv, text.getvalue(), "utf-8-sig")
             if given.feedback:
-                name = re.sub(r"[^\w-]+", "_", one.student)[:80] + ".html"
-                _write(given.feedback / name, page(one.student, mine, ours, given.seed), "utf-8")
+                name = re.sub(r"[^\w-]+", "_", one.student)[:80]
+                while pages.setdefault(name.casefold(), one.student) != one.student:
+                    name += "_"  # Ann-e and Ann.e are two
+                _write(
+                    given.feedback / f"{name}.html",
+                    page(one.student, mine, ours, given.seed),
+                    "utf-8",
+                )
             lines = "; ".join(line for _, line in summary([one], ours)[1])
             print(cell(f"{one.file}: {lines}"), flush=True)
     except KeyboardInterrupt:
