@@ -1,5 +1,6 @@
 """labkit.network: the picture holds what was asked for, and says so in words."""
 
+import matplotlib.pyplot as plt
 import pytest
 from matplotlib.patches import FancyBboxPatch, Wedge
 
@@ -8,6 +9,12 @@ from labkit.network import network
 
 NAMES = ["x", "$z_1$", "y"]
 TASKS = {"train": {"x": 1, "y": 1}, "complete": {"y": 0.5}}
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
 
 
 @pytest.mark.parametrize(("both", "errors"), [(False, 2), (True, 4)])
