@@ -109,3 +109,61 @@ def exercise_6_3(answer, random):
         )
 
     trials(answer, (case() for _ in range(4)))
+
+
+@exercise("6.4", "Keep what leaks away", stars=2, minutes=20)
+def exercise_6_4(answer, random):
+    def case(pull=1.0):
+        W, V = random.normal(size=(3, 3)) / 2, random.normal(size=(2, 3))
+        bottom, y = random.normal(size=(5, 3)), random.normal(size=(5, 2))
+        z, multipliers = random.normal(size=(2, 2, 5, 3))
+        multipliers = pull * multipliers
+        rate = random.uniform(0.1, 0.4)
+        slope = 1 - np.tanh(z[0] @ W.T) ** 2
+
+        def errors(z, np=np):
+            return np.stack([z[0] - bottom, z[1] - np.tanh(z[0] @ W.T)])
+
+        def down(signal):  # from errors to activities
+            return np.stack([signal[0] - (slope * signal[1]) @ W, signal[1]])
+
+        top = np.stack([np.zeros((5, 3)), (z[1] @ V.T - y) @ V])
+        parts = [-rate * part for part in (top, down(multipliers), down(errors(z)))]
+        new, old = z + sum(parts), errors(z)
+        climb, none = rate * errors(new), np.zeros(z.shape)
+
+        def instead(part, third=parts[2], rate=rate):  # of the slope of the errors, or of them all
+            moved = z + (sum(parts[:2]) + third) * part
+            return moved, multipliers + rate * errors(moved)
+
+        return Case(
+            (lambda z: errors(z, jnp), lambda z: 0.5 * jnp.sum((y - z[1] @ V.T) ** 2),
+             z, multipliers, rate),
+            (new, multipliers + climb),
+            {
+                "take the errors at the *new* activities.": (new, multipliers + rate * old),
+                "the multipliers climb; yours descend.": (new, multipliers - climb),
+                "the multipliers move by the rate too.": (new, multipliers + errors(new)),
+                "the new multipliers add to the old ones.": (new, climb),
+                "the activities descend; yours climb.": instead(-1.0),
+                "the activities move by the rate times the slope.": instead(1 / rate),
+                "an error counts with its square.": instead(1.0, -rate * down(none + 0.5)),
+                "an error counts with its square, not its cube.": (
+                    instead(1.0, -1.5 * rate * down(old**2))
+                ),
+                "the errors at the end are missing.": (new, multipliers + rate),
+                "the multipliers do not move.": (new, multipliers),
+            },
+            terms={
+                "the activities": (z, none),
+                "the slope of the loss": (parts[0], none),
+                "the slope of multipliers times errors": (parts[1], none),
+                "the slope of half the squared errors": (parts[2], none),
+                "the multipliers": (none, multipliers),
+                "the errors": (none, climb),
+            },
+        )  # fmt: skip
+
+    look = "look at the term with multipliers: each multiplies its own error."
+    names = ("the activities", "the multipliers")
+    trials(answer, (case() for _ in range(4)), apart=[(look, lambda: case(0.0))], names=names)

@@ -1,5 +1,6 @@
 """Answers to the exercises of notebook 06: right, and with typical mistakes."""
 
+import jax
 import jax.numpy as jnp
 
 
@@ -57,4 +58,27 @@ CASES += [
     ("6.3", block(scale=lambda n, layers: 1 / (n * layers)), "*root*"),
     ("6.3", block(turn=lambda W: W), "transposed"),
     ("6.3", block(act=lambda z: z), "tanh is missing"),
+]
+
+
+def multipliers(climb=1.0, square=0.5, pull=1.0, late=True, moved=None):
+    def answer(errors_of, loss, z, multipliers, rate):
+        def lagrangian(z):
+            e = errors_of(z)
+            return loss(z) + pull * jnp.sum(multipliers * e) + square * jnp.sum(e * e)
+
+        new = z - rate * jax.grad(lagrangian)(z)
+        return new, multipliers + climb * (moved or rate) * errors_of(new if late else z)
+
+    return answer
+
+
+CASES += [
+    ("6.4", multipliers(), None),
+    ("6.4", multipliers(climb=-1.0), "the multipliers climb"),
+    ("6.4", multipliers(square=1.0), "twice"),
+    ("6.4", multipliers(square=0.0), "half the squared errors: missing"),
+    ("6.4", multipliers(pull=0.0), "multipliers times errors: missing"),
+    ("6.4", multipliers(late=False), "*new* activities"),
+    ("6.4", multipliers(moved=1.0), "by the rate too"),
 ]
