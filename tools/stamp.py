@@ -4,8 +4,9 @@ exercises and metadata; on the pages whatever is between markers `<!-- name -->`
 usage: python -m tools.stamp [ADDRESS]
 
 The repository address comes from _config.yml, run times from labkit/times.toml, an exercise's title
-from its check, all else from the notebooks. With ADDRESS, such as https://github.com/owner/name, it
-is first written into _config.yml: do that once, on publishing.
+from its check, published results from tools/literature.toml, all else from the notebooks. With
+ADDRESS, such as https://github.com/owner/name, it is first written into _config.yml: do that once,
+on publishing.
 """
 
 import argparse
@@ -86,6 +87,8 @@ PLAN = re.compile(r"<!-- (plan (\w+) ([\d= ]+)) -->")
 HEADING = re.compile(r"^## ((\d+) .+)$", re.M)
 EXERCISE = re.compile(r"^### Exercise (\d+)\.(\d+)(?: — .*\([★☆]{3}, (\d+) min\))?[ \t]*$", re.M)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
+RESULT = re.compile(r"(?m)^✓ (\S+/\S+) = ([^(\n]+) \(expected .+ on mnist\)$")
+LITERATURE = Path(__file__).with_name("literature.toml")
 
 
 def address() -> tuple[str, str]:
@@ -177,7 +180,7 @@ def stamp_notebook(notebook, name: str) -> None:
         if cell.cell_type == "markdown":
             told = run_time(name) or "a time that was not measured yet"
             cell.source = TIME_PATTERN.sub(f"*Run all* takes {told}.", cell.source)
-            cell.source = EXERCISE.sub(heading, cell.source)
+            cell.source = with_literature(EXERCISE.sub(heading, cell.source))
             continue
         if "setup" in tags(cell):
             cell.source = setup(name)
@@ -294,6 +297,34 @@ def _surname(work: str) -> str:
     return "".join(c for c in plain if not unicodedata.combining(c)).casefold()
 
 
+def stored() -> dict[str, str]:
+    """Each result on MNIST in the notebooks' stored outputs: its value and unit, its notebook."""
+    found = {}
+    for path in notebooks(ROOT):
+        for cell in read(path).cells:
+            text = "".join(output.get("text", "") for output in cell.get("outputs", []))
+            found |= {name: f"{value} ({path.stem[:2]})" for name, value in RESULT.findall(text)}
+    return found
+
+
+def literature() -> str:
+    """Our results beside published ones. Raises ValueError if a notebook has not stored one."""
+    ours = stored()
+    rows = ["| What | Ours | Published | Source | Comparable? |", "|---|---|---|---|---|"]
+    for row in tomllib.loads(LITERATURE.read_text("utf-8"))["row"]:
+        if row["result"] not in ours:
+            raise ValueError(f"no notebook has stored {row['result']!r}, as {LITERATURE.name} asks")
+        cells = row["what"], ours[row["result"]], row["published"]
+        source = f"[{row['source']}]({row['url']})"
+        rows.append(f"| {' | '.join((*cells, source, row['comparable']))} |")
+    return "\n".join(rows)
+
+
+def with_literature(text: str) -> str:
+    """The text, with that table if it has the marker for it."""
+    return fill(text, "literature", literature()) if "<!-- literature -->" in text else text
+
+
 def sections(path: Path) -> Iterator[tuple[int, str, list[str]]]:
     """Number, heading, and exercises with their minutes, of each numbered section."""
     texts = [cell.source for cell in read(path).cells if cell.cell_type == "markdown"]
@@ -342,6 +373,7 @@ def page(name: str) -> str:
     text, marked = stamp_places((ROOT / name).read_text("utf-8")), PAGES[name]
     if marked:
         text = fill(text, marked[0], marked[1]())
+    text = with_literature(text)
     for marker, lab, minutes in PLAN.findall(text):
         text = fill(text, marker, plan(lab, minutes))
     return text

@@ -1,7 +1,9 @@
 """tools/stamp.py and the markers: what the pages say is what the notebooks and times.toml hold."""
 
+import re
 import shutil
 import subprocess
+import tomllib
 
 import nbformat
 import pytest
@@ -107,6 +109,41 @@ def test_a_work_is_listed_once_with_every_notebook_that_cites_it(course):
         ("C. D. Abe, *One*, 1999.\n  [doi:1](https://doi.org/1)", ["01_b"]),
         (OHM[2:], ["00_a", "01_b"]),
     ]
+
+
+def test_a_row_of_the_literature_has_the_value_that_a_notebook_stored(course, monkeypatch):
+    path, list_of_rows = course / "notebooks" / "01_b.ipynb", course / "literature.toml"
+    monkeypatch.setattr(stamp, "LITERATURE", list_of_rows)
+    row = "[[row]]\nwhat = 'Loss'\nresult = 'a/b'\npublished = '2 %'\nsource = 'S'\n"
+    list_of_rows.write_text(row + "url = 'https://s'\ncomparable = 'no: older'\n", "utf-8")
+    book, marked = read(path), "# T\n\n<!-- literature -->\n<!-- /literature -->"
+    for told in ("", "✓ a/b = 1.5 % (expected 1 % to 2 % on digits)\n"):
+        book.cells[1].outputs[0].text = told
+        nbformat.write(book, path)
+        with pytest.raises(ValueError, match="no notebook has stored 'a/b'"):
+            stamp.with_literature(marked)
+    book.cells[1].outputs[0].text = "so\n✓ a/b = -1.5 % (expected -2 % to 2 % on mnist)\nand\n"
+    nbformat.write(book, path)
+    filled = stamp.with_literature(marked)
+    assert "\n| Loss | -1.5 % (01) | 2 % | [S](https://s) | no: older |\n<!-- /" in filled
+    assert stamp.with_literature(filled) == filled
+    assert stamp.with_literature("no marker") == "no marker"
+
+
+def test_the_literature_has_a_row_for_each_entry_and_is_where_it_belongs():
+    shown = "\n".join(o.get("text", "") for path in notebooks() for cell in read(path).cells
+                      for o in cell.get("outputs", []))  # fmt: skip
+    rows = tomllib.loads(stamp.LITERATURE.read_text("utf-8"))["row"]
+    table = stamp.literature()
+    assert len(table.splitlines()) == 2 + len(rows)
+    for row, line in zip(rows, table.splitlines()[2:], strict=True):
+        what, ours, published, source, comparable = line.strip("| ").split(" | ")
+        value, notebook = ours.rsplit(" ", 1)
+        assert f"✓ {row['result']} = {value} (expected" in shown and len(notebook) == 4
+        assert (what, published) == (row["what"], row["published"]) and row["url"] in source
+        assert re.match(r"(yes|nearly|no): ", comparable)
+    capstone = "\n".join(cell.source for cell in read(notebooks()[-1]).cells)
+    assert table in capstone and table in stamp.page("pages/status.md")
 
 
 def test_a_notebook_gets_its_time_wherever_it_is_said_and_its_headings(course, monkeypatch):
