@@ -51,17 +51,21 @@ def pc() -> dict[str, np.ndarray]:
 def vae() -> dict[str, np.ndarray]:
     """Notebook 04's decoder, and the readout of its code."""
     notebook = made(4, "model", "coefficients", "intercepts")
-    return arrays(notebook["model"].decoder, notebook)
+    readout = {"readout": notebook["coefficients"].T, "readout_bias": notebook["intercepts"]}
+    return arrays(notebook["model"].decoder) | readout
 
 
 def ebm() -> dict[str, np.ndarray]:
-    """Notebook 05's energy of all ten digits, as recorded, and its readout."""
-    notebook = made(5, "ten_model", "coefficients", "intercepts")
-    return arrays([*notebook["ten_model"].convolutions, *notebook["ten_model"].dense], notebook)
+    """Notebook 05's energies of all ten digits, as recorded, with their levels."""
+    ready = made(5, "ready")["ready"]
+    network = ready.energy.network
+    named = arrays([*network.convolutions, *network.dense])
+    named["b4"] = named["b4"] + np.asarray(ready.levels)
+    return named | {"temperature": np.asarray(ready.temperature).reshape(1)}
 
 
-def arrays(layers: list, notebook: dict) -> dict[str, np.ndarray]:
-    named = {"readout": notebook["coefficients"].T, "readout_bias": notebook["intercepts"]}
+def arrays(layers: list) -> dict[str, np.ndarray]:
+    named = {}
     for i, layer in enumerate(layers):
         named[f"W{i}"] = np.asarray(layer.weight).reshape(-1, layer.weight.shape[-1])
         named[f"b{i}"] = np.asarray(layer.bias).reshape(-1)

@@ -1,5 +1,5 @@
 """What each notebook leaves behind for the capstone: a few arrays in one small file, no pickle;
-and what comes with labkit: reference results, and tables, pictures and weights of runs too long
+and what comes with labkit: reference results, and tables and weights of runs too long
 for a lab."""
 
 import datetime
@@ -14,7 +14,7 @@ import equinox as eqx
 import numpy as np
 import platformdirs
 
-from labkit import data, files, plot, session
+from labkit import data, files, session
 
 LIMIT = 1_000_000  # bytes of one file; a few hundred KB is what the capstone needs
 
@@ -137,12 +137,6 @@ def recorded(name: str) -> dict[str, np.ndarray]:
     print("recorded with", "; ".join(about))
     header, *rows = [line.split(",") for line in lines if not line.startswith("#")]
     return dict(zip(header, np.array(rows, dtype=float).T))
-
-
-def show_recorded(name: str, *, alt: str) -> None:
-    """Show the picture that belongs to a recorded table; `alt` says it in words."""
-    picture = resources.files(__package__).joinpath("recorded", f"{name}.png")
-    plot.show_png(picture.read_bytes(), alt=alt)
 
 
 def recorded_model(name: str, like):

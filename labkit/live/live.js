@@ -184,15 +184,15 @@ export class Code {
   }
 }
 
-/** Notebook 05: u = x, the pixels themselves from −1 to 1, and E(x), one number. */
+/** Notebook 05: u = x, the pixels themselves from −1 to 1, and E(x, y), an output for each label y;
+ * without a label E(x) = −log Σ exp(−E(x, y)). The label is read at the temperature of section 10. */
 export class Energy {
   constructor(arrays) {
     const channels = [1, arrays.W0.shape[0], arrays.W1.shape[0]];
     this.layers = [28, 14, 7].map((side, l) => new Layer(arrays[`W${l}`], arrays[`b${l}`],
       windows(side, channels[l]), side * side * channels[l]));
     this.layers.push(new Layer(arrays.W3, arrays.b3), new Layer(arrays.W4, arrays.b4));
-    this.readout = new Layer(arrays.readout, arrays.readout_bias);
-    Object.assign(this, { size: 784, clip: 0.03, limit: 1 }); // notebook 05's chain
+    Object.assign(this, { temperature: arrays.temperature.data[0], size: 784, clip: 0.03, limit: 1 }); // notebook 05's chain
   }
 
   start({ pixels, seen }) {
@@ -203,15 +203,17 @@ export class Energy {
     return seen.map((s) => 1 - s);
   }
 
-  slope(u) {
+  slope(u, { label }) {
     const before = [];
     let after = u;
     for (const layer of this.layers) {
       if (before.length) after = map(before.at(-1), (b) => b * sigmoid(b));
       before.push(layer.forward(after));
     }
-    const energy = before.pop()[0];
-    let gradient = this.layers[4].backward([1]);
+    const energies = before.pop(), asked = Number.isInteger(label);
+    const lowest = Math.min(...energies), weights = map(energies, (e) => Math.exp(lowest - e));
+    const sum = weights.reduce((a, b) => a + b), energy = asked ? energies[label] : lowest - Math.log(sum);
+    let gradient = this.layers[4].backward(map(weights, (w, y) => (asked ? +(y === label) : w / sum)));
     for (let l = 3; l >= 0; l--) {
       const slope = (b, s) => s + b * s * (1 - s); // of swish
       gradient = this.layers[l].backward(map(gradient, (e, i) => e * slope(before[l][i], sigmoid(before[l][i]))));
@@ -219,7 +221,7 @@ export class Energy {
     const image = map(u, (x) => (x + 1) / 2);
     const cells = () => [{ name: "features", values: after },
       { name: "x</i>, the image<i>", values: image, error: map(gradient, (g) => -g), errorName: "−∇E(x)", picture: true }];
-    return { energy, gradient, image, cells, reads: softmax(this.readout.forward(after)) };
+    return { energy, gradient, image, cells, reads: softmax(map(energies, (e) => -e / this.temperature)) };
   }
 }
 
@@ -268,7 +270,7 @@ const noise = (T) => `√<span class="el-root">2${T}</span> <i>ξ</i>`;
 // `rates` and `temperatures` are the ends of the sliders.
 const MODELS = {
   pc: {
-    name: "PC chain", Model: Chain, F: "F", rate: 0.05, rates: [0.005, 3], temperature: 0.006, temperatures: [1e-4, 1],
+    name: "PC chain", Model: Chain, F: "F", labelled: true, rate: 0.05, rates: [0.005, 3], temperature: 0.006, temperatures: [1e-4, 1],
     typical: "0.006, see 02, section 8",
     formulas: [
       "<i>F</i> = ½ Σ<sub><i>ℓ</i></sub> ‖<i>ε<sub>ℓ</sub></i>‖² with <i>ε<sub>ℓ</sub></i> = <i>z<sub>ℓ</sub></i> − <i>W<sub>ℓ</sub> φ</i>(<i>z</i><sub><i>ℓ</i>−1</sub>)",
@@ -305,10 +307,10 @@ const MODELS = {
     },
   },
   ebm: {
-    name: "Energy of the image", Model: Energy, F: "E", rate: 10, rates: [0.5, 500], temperature: 1.25e-6, temperatures: [1e-7, 0.01],
+    name: "Energy of the image", Model: Energy, F: "E", labelled: true, rate: 10, rates: [0.5, 500], temperature: 1.25e-6, temperatures: [1e-7, 0.01],
     typical: "1.25e−6, as in training",
     formulas: [
-      "<i>p</i>(<i>x</i>) = <i>e</i><sup> −<i>E</i>(<i>x</i>)</sup> / <i>Z</i>",
+      "<i>E</i>(<i>x</i>, <i>y</i>) for a label <i>y</i>, else <i>E</i>(<i>x</i>) = −log Σ<sub><i>y</i></sub> <i>e</i><sup> −<i>E</i>(<i>x</i>, <i>y</i>)</sup>",
       `<i>x</i> ← <i>x</i> − <i>η</i> ∇<i>E</i>(<i>x</i>) + ${noise("<i>ηT</i>")}`,
     ],
     links: {
@@ -316,8 +318,8 @@ const MODELS = {
       "its chains, section 4": "05_energy_based_model.html#where-do-the-negative-samples-come-from",
     },
     notes: {
-      generate: "No pixel is seen; all begin as noise, and descent finds a digit. Start again for another.",
-      read: "Every pixel is seen, so nothing is free: the energy is one number. A linear readout names the digit.",
+      generate: "A label is clamped and no pixel is seen. All pixels begin as noise, and descent finds such a digit. Start again for another.",
+      read: "Every pixel is seen, so nothing is free: the energy is one number. The lowest of the ten energies names the digit.",
       complete: "The upper half is clamped; the lower half begins as noise and descends.",
       sample: "Generate, with the little noise of notebook 05. A chain keeps to the digit that it has found: start again for another.",
     },
@@ -399,7 +401,7 @@ export class Lab {
     [first.innerHTML, second.innerHTML] = this.about.formulas;
     const link = ([text, to]) => `<a href="../notebooks/${to}">${text}</a>`;
     links.innerHTML = Object.entries(this.about.links).map(link).join(" · ");
-    this.$(".el-label").disabled = key !== "pc";
+    this.$(".el-label").disabled = !this.about.labelled;
     this.question ??= "complete";
     const known = this.images.labels.data;
     if (!this.pixels.some(Boolean)) this.loadDigit(known.includes(2) ? 2 : known[0]);
@@ -412,7 +414,7 @@ export class Lab {
     const { seen, told, noisy } = QUESTIONS[question];
     this.question = question;
     this.seen.forEach((_, i) => (this.seen[i] = seen(i)));
-    this.label = told && this.key === "pc" ? this.label ?? 3 : null;
+    this.label = told && this.about.labelled ? this.label ?? 3 : null;
     this.temperature = noisy ? this.about.temperature : 0;
     this.rate = this.seen.includes(1) ? this.about.rate : this.about.rateUnseen ?? this.about.rate;
     this.strip = [];
@@ -429,9 +431,9 @@ export class Lab {
 
   /** A digit's button: which label is told where no pixel is seen, else which test image is seen. */
   chooseDigit(digit) {
-    if (!this.seen.includes(1) && this.key === "pc") this.label = digit;
+    if (!this.seen.includes(1) && this.about.labelled) this.label = digit;
     else this.loadDigit(digit);
-    if (!this.seen.includes(1) && this.key !== "pc") this.ask("complete");
+    if (!this.seen.includes(1) && !this.about.labelled) this.ask("complete");
     this.restart();
   }
 
@@ -502,7 +504,7 @@ export class Lab {
     const zero = style.getPropertyValue("--el-zero").split(" ").map(Number);
     this.drawQuestion();
     if (this.key === "vae" && !this.seen.includes(1)) now.reads.fill(0); // its readout knows codes of images only
-    const label = { name: this.key === "pc" ? "x</i>, the label<i>" : "readout", bars: now.reads };
+    const label = { name: { pc: "x</i>, the label<i>", vae: "readout", ebm: "p(y | x)" }[this.key], bars: now.reads };
     const cells = [label, ...now.cells()], box = this.$(".el-cells");
     if (box.dataset.key !== this.key) {
       box.dataset.key = this.key;
@@ -589,7 +591,7 @@ export class Lab {
     mark[1].textContent = this.about.typical;
     this.$("[data-do=run]").textContent = this.running ? "Pause" : "Run";
     this.$("[data-do=recover]").hidden = !this.crossed;
-    const telling = this.key === "pc" && !this.seen.includes(1);
+    const telling = this.about.labelled && !this.seen.includes(1);
     this.$(".el-what").textContent = telling ? "Label" : "Test image";
     for (const button of this.root.querySelectorAll("[data-digit]")) {
       button.setAttribute("aria-label", `${telling ? "Label" : "Test image of a"} ${button.dataset.digit}`);

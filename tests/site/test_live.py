@@ -141,18 +141,21 @@ def test_200_steps_on_the_code_descend_notebook_04s_energy(quiet, digit):
         np.testing.assert_allclose(energies, values, rtol=1e-6)
 
 
-def test_its_chains_on_images_are_notebook_05s(quiet, digit):
-    notebook = definitions(ROOT / "notebooks" / "05_energy_based_model.ipynb", "Energy")
+@pytest.mark.parametrize("label", [None, 7])
+def test_its_chains_on_images_are_notebook_05s(quiet, digit, label):
+    notebook = definitions(ROOT / "notebooks" / "05_energy_based_model.ipynb", "LabelledEnergy", "WithLevels")
     arrays = stored("ebm")
     with jax.enable_x64(True):
-        model = notebook["Energy"]((16, 32, 64), key=jax.random.key(0))
-        for i, layer in enumerate([*model.convolutions, *model.dense]):
+        model = notebook["LabelledEnergy"](key=jax.random.key(0))
+        network = model.network
+        for i, layer in enumerate([*network.convolutions, *network.dense]):
             object.__setattr__(layer, "weight", jnp.asarray(arrays[f"W{i}"], float))
             object.__setattr__(layer, "bias", jnp.asarray(arrays[f"b{i}"], float))
-        object.__setattr__(model.dense[1], "bias", jnp.asarray(arrays["b4"][0], float))
+        ready = notebook["WithLevels"](model, jnp.zeros(10), jnp.ones(()))
+        energy = lambda x: ready.of_image(x, 1.0) if label is None else model(x, label)  # noqa: E731
         start = jnp.where(UPPER == 1, 2 * digit - 1, jax.random.uniform(jax.random.key(1), (784,)))
-        end, values = by_jax(lambda x: model(x).squeeze(), start, 10.0, 100, 0.03, 1.0, 1 - UPPER)
-        question = {"pixels": digit.tolist(), "seen": UPPER.tolist(), "label": None}
+        end, values = by_jax(energy, start, 10.0, 100, 0.03, 1.0, 1 - UPPER)
+        question = {"pixels": digit.tolist(), "seen": UPPER.tolist(), "label": label}
         u, energies = in_the_browser(quiet.page, "Energy", arrays, question, start, 10.0, 100)
         assert energies[0] > 1 > energies[-1]
         np.testing.assert_allclose(energies, values, atol=1e-4)
