@@ -143,7 +143,9 @@ def test_200_steps_on_the_code_descend_notebook_04s_energy(quiet, digit):
 
 @pytest.mark.parametrize("label", [None, 7])
 def test_its_chains_on_images_are_notebook_05s(quiet, digit, label):
-    notebook = definitions(ROOT / "notebooks" / "05_energy_based_model.ipynb", "LabelledEnergy", "WithLevels")
+    notebook = definitions(
+        ROOT / "notebooks" / "05_energy_based_model.ipynb", "LabelledEnergy", "WithLevels"
+    )
     arrays = stored("ebm")
     with jax.enable_x64(True):
         model = notebook["LabelledEnergy"](key=jax.random.key(0))
