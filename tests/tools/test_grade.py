@@ -389,34 +389,46 @@ DEADLY = {
     ),
     "starts very many": ("import os, time", "while True:", "    os.fork()", "    time.sleep(0.1)"),
     "says that all is free": (
-        "import os",
+        "import contextlib, os",
         "for n in range(3, 64):",
-        "    try:",
+        "    with contextlib.suppress(OSError):",
         "        os.write(n, b'{\"free\": true}\\n')",
-        "    except OSError:",
-        "        pass",
         "while True: pass",
     ),
 }
 SAID = {"exits": "status 0", "segfaults": "exit status", "loops": "more than 3 s",
         "sleeps": "more than 3 s", "closes everything": "", "hoards": "GiB of memory",
         "starts another that hoards": "GiB of memory", "starts very many": "",
-        "says that all is free": "too busy"}  # fmt: skip
+        "says that all is free": "more than 3 s"}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", DEADLY)
-def test_what_ends_its_sandbox_costs_that_exercise_only(cage, tmp_path, monkeypatch, kind):
+def test_what_ends_its_sandbox_costs_that_exercise_only(cage, tmp_path, kind):
     path = notebook(tmp_path / "a.ipynb", IMPORTS, body(*DEADLY[kind]), RIGHT_TOO)
-    if "busy" in SAID[kind]:
-        monkeypatch.setattr(grade, "WALL", 3)
-    seconds = 3 if "3 s" in SAID[kind] or "busy" in SAID[kind] else 20
+    seconds = 3 if "3 s" in SAID[kind] else 20
     before = running(str(cage.stage))
     got = graded(cage, path, seconds, memory=1.5)
-    assert got.verdicts["0.1"].state == ("not judged" if "busy" in SAID[kind] else "wrong")
+    assert got.verdicts["0.1"].state == "wrong"
     assert SAID[kind] in got.verdicts["0.1"].hint
     assert got.verdicts["0.2"].state == "done", got
     if not cage.lacks:
         assert ended(str(cage.stage), before)
+
+
+def test_a_file_costs_twice_its_limit_at_most(cage, tmp_path):
+    loops = [f"def {e.function}(*_, **__):\n    while True: pass" for e in (FIRST, SECOND)]
+    got = graded(cage, notebook(tmp_path / "a.ipynb", *loops), seconds=4)
+    said = [verdict.hint for verdict in got.verdicts.values()]
+    assert said == ["your code took more than 4 s", "your code took more than 2 s"]
+
+
+def test_time_that_is_not_charged_ends_too(cage, tmp_path, monkeypatch):
+    monkeypatch.setattr(grade, "WALL", 1.5)
+    spin = "def spin(f):\n" + "".join(f"    {line}\n" for line in DEADLY["says that all is free"])
+    path = notebook(tmp_path / "a.ipynb", IMPORTS, spin, "@spin\n" + RIGHT.strip(), RIGHT_TOO)
+    got = graded(cage, path, seconds=12)
+    assert got.verdicts["0.1"].state == "not judged" and "busy" in got.verdicts["0.1"].hint
+    assert got.verdicts["0.2"].state == "done"
 
 
 def running(mark):
