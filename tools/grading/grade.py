@@ -262,11 +262,8 @@ class Sandbox:
             self.end("the machine was too busy")
             raise Unjudged(self.ended)
 
-    def close(self) -> None:
+    def end(self, reason: str = "ended") -> None:
         """End the process and what it started."""
-        self.end("ended")
-
-    def end(self, reason: str) -> None:
         self.ended = self.ended or reason
         LIVE.discard(self)
         family = self._family()
@@ -277,6 +274,8 @@ class Sandbox:
                 process.kill()
         self.process.wait()
         self.folder.cleanup()
+
+    close = end
 
 
 def _array(said: dict):
@@ -290,10 +289,7 @@ def _array(said: dict):
 
 
 def grade(student: str, path: Path, helpers: dict, ours: dict, new_sandbox, seed: int) -> Grade:
-    """Judge every exercise of one submitted file, whatever it is and does.
-
-    Each end of a sandbox halves the seconds for what follows, so a file takes no more than twice.
-    """
+    """Judge every exercise of any file; each end of a sandbox halves the seconds for the rest."""
     about, verdicts, waiting, late = {}, {}, None, 0
     offered = {name: ({e.check.__name__: e.function for e in exercises}, cells)
                for name, (exercises, cells) in ours.items()}  # fmt: skip
@@ -301,8 +297,7 @@ def grade(student: str, path: Path, helpers: dict, ours: dict, new_sandbox, seed
         data = content(path)
         while waiting != []:
             with contextlib.closing(new_sandbox()) as box:  # again only if a submission ended it
-                box.seconds /= 2**late
-                late += 1
+                box.seconds, late = box.seconds / 2**late, late + 1
                 box.charge()
                 about = box.ask("open", data, helpers, offered)
                 if "note" in about:
