@@ -422,6 +422,15 @@ def test_a_file_costs_twice_its_limit_at_most(cage, tmp_path):
     assert said == ["your code took more than 4 s", "your code took more than 2 s"]
 
 
+def test_what_is_not_there_starts_no_second_sandbox(cage, tmp_path):
+    made = []
+    path = notebook(tmp_path / "a.ipynb", body("while True: pass"))
+    make = lambda: made.append(grade.Sandbox(cage, 2, 3)) or made[-1]
+    got = grade.grade("anna", path, {}, COURSE, make, 1)
+    assert "more than 2 s" in got.verdicts["0.1"].hint and len(made) == 1
+    assert "no function" in got.verdicts["0.2"].hint
+
+
 def test_time_that_is_not_charged_ends_too(cage, tmp_path, monkeypatch):
     monkeypatch.setattr(grade, "WALL", 1.5)
     spin = "def spin(f):\n" + "".join(f"    {line}\n" for line in DEADLY["says that all is free"])

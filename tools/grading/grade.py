@@ -50,10 +50,8 @@ GARBLED = (ValueError, TypeError, KeyError, OverflowError, RecursionError, Memor
 LIVE: set["Sandbox"] = set()
 
 cloudpickle.register_pickle_by_value(labkit.exercises)  # the sandbox holds none of it
-copyreg.pickle(
-    type(jax.random.key(0)),
-    lambda key: (jax.random.wrap_key_data, (np.asarray(jax.random.key_data(key)),)),
-)
+rewrapped = lambda key: (jax.random.wrap_key_data, (np.asarray(jax.random.key_data(key)),))
+copyreg.pickle(type(jax.random.key(0)), rewrapped)
 
 
 class Exercise(NamedTuple):
@@ -302,15 +300,16 @@ def grade(student: str, path: Path, helpers: dict, ours: dict, new_sandbox, seed
                 about = box.ask("open", data, helpers, offered)
                 if "note" in about:
                     break
-                waiting = ours[about["notebook"]][0][:] if waiting is None else waiting
+                exercises, tries = ours[about["notebook"]][0], about.pop("tries")
+                order = sorted(exercises, key=lambda e: tries[e.check.__name__] > 0)
+                waiting = waiting or order  # what is absent comes first: it ends no sandbox
                 while waiting and not box.ended:
                     exercise = waiting.pop(0)
-                    verdicts[exercise.check.number] = judged(exercise, box, about["tries"], seed)
+                    verdicts[exercise.check.number] = judged(exercise, box, tries, seed)
     except (ValueError, Mistake, Unjudged) as error:
         about["note"] = str(error)
     except Exception as error:  # one row lost must not cost the class
         about["note"] = f"could not be graded: {type(error).__name__}: {error}"
-    about.pop("tries", None)
     return Grade(student, str(path), verdicts=verdicts, **about)
 
 
@@ -319,7 +318,7 @@ def judged(exercise: Exercise, box: Sandbox, tries: dict[str, int], seed: int) -
     results, name = [], exercise.check.__name__
     answer = lambda *arguments, **options: box.ask("call", arguments, options)
     answer.remote = True  # to a check: no gradient comes back
-    for back in range(min(3, tries[name])):
+    for back in range(min(3, tries[name]) or 1):
         random = np.random.default_rng([seed, *map(int, exercise.check.number.split("."))])
         box.charge()
         try:

@@ -112,7 +112,8 @@ class Submission:
         self.known = {ast.dump(s.node) for s in self.ours}
         own = [ast.dump(s.node) for s in self.found if not cut.is_stub(s)]
         own = "".join(text for text in own if text not in self.known).encode("utf-8", "replace")
-        tries = {check: len(self.places.get(check, "1")) for check in course[notebook][0]}
+        there = lambda function: "1" if self.broken or function in names else ""
+        tries = {c: len(self.places.get(c, there(f))) for c, f in course[notebook][0].items()}
         return {"notebook": notebook, "shown": sorted(shown), "tries": tries,
                 "own": hashlib.sha256(own).hexdigest()}  # fmt: skip
 
