@@ -1,5 +1,6 @@
 """Every check: written answers, answers made from the notebooks' solutions, what it prints."""
 
+import ast
 import importlib
 import io
 import re
@@ -113,7 +114,8 @@ def test_answers_made_from_the_solution_are_judged_right_and_their_faults_named(
     assert not rejected and not accepted
     named = 1 - len(unnamed) / len(wrong)
     print(f"{number}: {len(right)} right, {len(wrong)} wrong, {named:.0%} named")
-    assert min(len(right), len(wrong)) >= 20 and named >= 0.8, (len(right), unnamed)
+    enough = 20 if sum(1 for _ in ast.walk(tree)) > 15 else 10  # of `return 2 * x` there are fewer
+    assert min(len(right), len(wrong)) >= enough and named >= 0.8, (len(right), unnamed)
 
 
 # What a check prints --------------------------------------------------------------------------
