@@ -15,30 +15,41 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib import font_manager
+from PIL import Image, ImageDraw, ImageFont
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from labkit import data
 from labkit.compare import judge
 
-READ = 1000  # images to classify and to give an energy, if the dataset has so many
+READ = 1000  # images to damage, to read off a code and to give an energy, if there are so many
 DRAWN = 500  # images to draw and to complete
+STRENGTHS = {  # how `damaged` spoils an image: standard deviation; pixels each way; pixels wide
+    "noise": (0.25, 0.5, 0.75),
+    "shift": (1, 2, 4),
+    "square": (8, 12, 16),
+}
 
 
 class Questions(NamedTuple):
     """Test images as rows (n, 784) in [0, 1], their labels, the mask of the upper half (784,), and
-    by name as many images each of what is no digit."""
+    by name as many images each of what is no digit; the images damaged, by kind and strength."""
 
     images: np.ndarray
     labels: np.ndarray
     seen: np.ndarray
     others: dict[str, np.ndarray]
+    damaged: dict[str, np.ndarray]
 
 
 @functools.cache
 def questions() -> Questions:
     """What `ask` asks about: the same for every model on one dataset, taken evenly from its test
     images. What is no digit: noise; the pixels of a digit in any order; the upper half of a digit
-    above the lower half of another; and Fashion-MNIST if it is in the data folder."""
+    above the lower half of another; letters; and Fashion-MNIST if it is in the data folder."""
     digits = data.load("mnist")
     stride = max(1, len(digits.test_labels) // READ)
     images = data.flatten(digits.test_images)[::stride][:READ]
@@ -49,53 +60,121 @@ def questions() -> Questions:
         "uniform noise": random.uniform(size=images.shape).astype(np.float32),
         "shuffled pixels": random.permuted(images, axis=1),
         "swapped halves": np.concatenate([images[:, :392], other[:, 392:]], axis=1),
+        "letters": letters(len(images), random),
     }
     if fashion := data.stored("fashion_mnist"):
         others["Fashion-MNIST"] = data.flatten(fashion.test_images)[: len(images)].copy()
     seen = np.repeat([1.0, 0.0], 392).astype(np.float32)
-    return Questions(images, labels, seen, others)
+    spoilt = {f"{kind} {strength}": damaged(images, kind, strength, random)
+              for kind, strengths in STRENGTHS.items() for strength in strengths}  # fmt: skip
+    return Questions(images, labels, seen, others, spoilt)
+
+
+def letters(n: int, random: np.random.Generator) -> np.ndarray:
+    """Letters in Matplotlib's typefaces, turned a little; none that might pass for a digit."""
+    names = "DejaVu Sans", "DejaVu Serif", "DejaVu Sans Mono"
+    fonts = [ImageFont.truetype(font_manager.findfont(name), 24) for name in names]
+    drawn = np.zeros((n, 28, 28), np.float32)
+    for image, letter in zip(drawn, random.choice([*"ACEFHJKMNPRTUVWXYdefhkmnprtvwx"], n)):
+        canvas, font = Image.new("L", (28, 28)), fonts[random.integers(len(fonts))]
+        ImageDraw.Draw(canvas).text((14, 14), letter, 255, font, anchor="mm")
+        image[:] = np.asarray(canvas.rotate(random.uniform(-15, 15), Image.Resampling.BILINEAR))
+    return drawn.reshape(n, 784) / 255
+
+
+def damaged(images: np.ndarray, kind: str, strength: float, random) -> np.ndarray:
+    """Images (n, 784) with Gaussian noise, moved in any of eight directions, or with a black
+    square at a random place of their middle; see STRENGTHS."""
+    whole = images.reshape(-1, 28, 28)
+    if kind == "noise":
+        return np.clip(images + strength * random.normal(size=images.shape), 0, 1, dtype=np.float32)
+    if kind == "shift":
+        padded = np.pad(whole, ((0, 0), (strength, strength), (strength, strength)))
+        eight = [(i, j) for i in (0, 1, 2) for j in (0, 1, 2) if (i, j) != (1, 1)]
+        corners = strength * random.choice(eight, len(images))
+        moved = [image[i : i + 28, j : j + 28] for image, (i, j) in zip(padded, corners)]
+        return np.stack(moved).reshape(-1, 784)
+    covered = whole.copy()
+    for image, (i, j) in zip(covered, random.integers(4, 25 - strength, (len(images), 2))):
+        image[i : i + strength, j : j + strength] = 0
+    return covered.reshape(-1, 784)
+
+
+def calibration_error(belief: np.ndarray, labels: np.ndarray, bins: int = 10) -> float:
+    """How far confidence is from the share that is right: in bins of confidence, on average over
+    images (Naeini et al. 2015). belief: probabilities (n, 10)."""
+    confidence, right = belief.max(axis=1), belief.argmax(axis=1) == labels
+    which = np.minimum((bins * confidence).astype(int), bins - 1)
+    return sum(abs(np.sum((right - confidence)[which == b])) for b in range(bins)) / len(labels)
+
+
+def temperature(scores: np.ndarray, labels: np.ndarray) -> float:
+    """What to divide scores (n, 10) by so that their softmax fits labels best (Guo et al. 2017)."""
+    at = np.arange(len(labels)), labels
+    loss = lambda t: -jax.nn.log_softmax(scores / t)[at].mean()
+    return float(min(np.geomspace(1e-4, 1e4, 161), key=loss))
 
 
 def ask(
-    model,
-    *,
-    classify: Callable | None = None,
-    draw: Callable | None = None,
-    draw_any: Callable | None = None,
-    complete: Callable | None = None,
-    energy: Callable | None = None,
-) -> dict[str, np.ndarray]:
+    model, *, classify=None, draw=None, draw_any=None, complete=None, energy=None, code=None,
+    untrained=None,
+) -> dict[str, np.ndarray]:  # fmt: skip
     """Put the questions to a model; prints the scores, returns them with samples and times.
 
     All functions are compiled whole, take the model first, and images as (n, 784) in [0, 1]:
 
-    - classify(model, images): labels (n,)
+    - classify(model, images): scores (n, 10), whose softmax is what it believes of the labels
     - draw(model, labels, key): an image for each label, (n, 784)
     - draw_any(model, key, n): n images without a label, (n, 784)
     - complete(model, images, seen): images (n, 784), given black where `seen` is 0
     - energy(model, images): (n,), the larger the less like a digit
+    - code(model, images): (n, k); labels are read from it by logistic regression, fitted to 2,000
+      training images, and from the code of `untrained`, the same model before it learned
 
     Times are milliseconds per image, compiling left out. Raises ValueError if an answer has
     another shape or is not finite.
     """
-    asked, judged = questions(), judge.load()
-    half = slice(0, min(DRAWN, len(asked.images)))
+    asked, judged, digits = questions(), judge.load(), data.load("mnist")
+    half, n = slice(0, min(DRAWN, len(asked.images))), len(asked.images)
     real, labels, key = asked.images[half], asked.labels[half], jax.random.key(0)
     weights = jax.tree.leaves(eqx.filter(model, eqx.is_array))
     answers = {"parameters": sum(w.size for w in weights)}
     first = np.array([np.flatnonzero(labels == digit)[0] for digit in range(10)])
     pictures = {"truth": real[first]}
+    parts = lambda images: [(images[i : i + n],) for i in range(0, len(images) + 1 - n, n)]
+    known = data.flatten(digits.train_images[: min(2000, len(digits.train_images)) // n * n])
+    kinds = digits.train_labels[: len(known)]
     if classify:
-        read, answers["classify_ms"] = _run(classify, (len(asked.labels),), model, asked.images)
-        answers["accuracy"] = 100 * np.mean(read == asked.labels)
-        print(f"reads {answers['accuracy']:.1f} % of {len(read)} test images")
+        sets = [data.flatten(digits.test_images), *asked.damaged.values(), known[:n]]
+        everything = [part for images in sets for part in parts(images)]
+        scores, answers["classify_ms"] = _run(classify, (n, 10), model, *everything)
+        test, *spoilt, trained = np.split(scores, np.cumsum([len(images) for images in sets])[:-1])
+        answers["accuracy"] = 100 * np.mean(test.argmax(axis=1) == digits.test_labels)
+        print(f"reads {answers['accuracy']:.2f} % of {len(test)} test images")
+        for name, of_these in zip(asked.damaged, spoilt):
+            answers[f"read_{name}"] = 100 * np.mean(of_these.argmax(axis=1) == asked.labels)
+        shown = ", ".join(f"{name} {answers[f'read_{name}']:.1f}" for name in asked.damaged)
+        print(f"reads of {n} damaged ones (%): {shown}")
+        answers["temperature"] = temperature(trained, kinds[:n])
+        for name, t in {"calibration": 1.0, "calibration_fitted": answers["temperature"]}.items():
+            answers[name] = calibration_error(jax.nn.softmax(test / t), digits.test_labels)
+        print("calibration error {calibration:.3f}, {calibration_fitted:.3f} at the temperature "
+              "{temperature:.2g} that fits training labels".format(**answers))  # fmt: skip
+    if code:
+        for name, network in {"readout": model, "readout_untrained": untrained}.items():
+            codes = _run(code, (n, None), network, *parts(known), (asked.images,))[0]
+            reader = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, tol=1e-3))
+            reader.fit(codes[:-n], kinds)
+            answers[name] = 100 * reader.score(codes[-n:], asked.labels)
+        print("a readout of its code reads {readout:.1f} %, {readout_untrained:.1f} % before "
+              "it had learned".format(**answers))  # fmt: skip
     for name, function, arguments in (
         ("draw", draw, (labels, key)),
         ("draw_any", draw_any, (key, len(real))),
     ):
         if not function:
             continue
-        drawn, answers[f"{name}_ms"] = _run(function, real.shape, model, *arguments)
+        drawn, answers[f"{name}_ms"] = _run(function, real.shape, model, arguments)
         drawn = np.clip(drawn, 0, 1)
         score = judged.score(drawn, labels if name == "draw" else None)
         distance = judged.frechet(drawn, real)
@@ -106,7 +185,7 @@ def ask(
     if complete:
         hidden = asked.seen == 0
         given = real * asked.seen
-        whole, answers["complete_ms"] = _run(complete, real.shape, model, given, asked.seen)
+        whole, answers["complete_ms"] = _run(complete, real.shape, model, (given, asked.seen))
         whole = np.where(hidden, np.clip(whole, 0, 1), real)
         answers["complete_error"] = np.mean((whole - real)[:, hidden] ** 2)
         answers["complete_agreement"] = judged.score(whole, labels).agreement
@@ -115,8 +194,8 @@ def ask(
         print(f"completes {len(whole)} upper halves: {error:.4f} squared error per hidden pixel, "
               f"{read:.1f} % read as their digit")  # fmt: skip
     if energy:
-        everything = np.concatenate([asked.images, *asked.others.values()])
-        values, answers["energy_ms"] = _run(energy, (len(everything),), model, everything)
+        everything = [(images,) for images in (asked.images, *asked.others.values())]
+        values, answers["energy_ms"] = _run(energy, (n,), model, *everything)
         of_digits, *of_others = np.split(values, 1 + len(asked.others))
         truth = np.repeat([0, 1], len(of_digits))
         areas = {
@@ -136,17 +215,17 @@ def _two_of_each(drawn: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return drawn[np.transpose(chosen).reshape(-1)]
 
 
-def _run(function: Callable, shape: tuple[int, ...], *arguments) -> tuple[np.ndarray, float]:
-    """The answer, and milliseconds for each image of it."""
-    arguments = [jnp.asarray(a) if isinstance(a, np.ndarray) else a for a in arguments]
-    compiled = eqx.filter_jit(function).lower(*arguments).compile()
+def _run(function: Callable, shape: tuple, model, *calls: tuple) -> tuple[np.ndarray, float]:
+    """The answers, each of this shape, to calls with these arguments; milliseconds per image."""
+    calls = [[jnp.asarray(a) if isinstance(a, np.ndarray) else a for a in call] for call in calls]
+    compiled = eqx.filter_jit(function).lower(model, *calls[0]).compile()
     began = time.perf_counter()
-    answer = jax.block_until_ready(compiled(*arguments))
-    milliseconds = 1000 * (time.perf_counter() - began) / shape[0]
-    answer = np.asarray(answer)
-    name = getattr(function, "__name__", "the function")
-    if answer.shape != shape:
-        raise ValueError(f"{name} gave an array of shape {answer.shape}; {shape} is asked for")
+    answers = jax.block_until_ready([compiled(model, *call) for call in calls])
+    milliseconds = 1000 * (time.perf_counter() - began) / (shape[0] * len(calls))
+    answer = np.concatenate([np.atleast_1d(a) for a in answers])
+    name, (got, *_) = getattr(function, "__name__", "the function"), [a.shape for a in answers]
+    if len(got) != len(shape) or any(s not in (None, g) for s, g in zip(shape, got)):
+        raise ValueError(f"{name} gave an array of shape {got}; {shape} is asked for")
     if not np.all(np.isfinite(answer)):
         raise ValueError(f"{name} gave numbers that are not finite; lower the inference rate")
     return answer, milliseconds

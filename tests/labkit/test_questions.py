@@ -49,6 +49,63 @@ def test_questions_are_the_same_each_time_and_about_test_images(asked):
     assert np.mean(foreign) > 0.99  # two digits may share an empty lower edge
 
 
+def test_damage_is_what_its_name_says(asked):
+    images = asked.images.reshape(-1, 28, 28)
+    for name, damaged in asked.damaged.items():
+        kind, strength = name.split()
+        assert damaged.shape == asked.images.shape and damaged.dtype == np.float32
+        damaged, strength = damaged.reshape(-1, 28, 28), float(strength)
+        if kind == "noise":  # where nothing is clipped, its size; elsewhere it stays in [0, 1]
+            assert damaged.min() >= 0 and damaged.max() <= 1
+            grey = np.abs(images - 0.5) < 0.05
+            inside = (damaged - images)[grey & (damaged > 0) & (damaged < 1)]
+            assert abs(inside.mean()) < 0.05 and inside.std() < strength
+            share = np.mean(damaged[images == 0] > 0)  # half of the black pixels rise
+            assert abs(share - 0.5) < 0.02
+        elif kind == "shift":
+            s, found = int(strength), []
+            for before, after in zip(images, damaged):
+                wide = np.pad(before, s)
+                moves = [
+                    (i, j)
+                    for i in (-s, 0, s)
+                    for j in (-s, 0, s)
+                    if (wide[s + i : s + i + 28, s + j : s + j + 28] == after).all()
+                ]
+                found.append(moves)
+            assert all(found) and len({moves[0] for moves in found}) >= 8
+        else:
+            changed = damaged != images
+            assert not damaged[changed].any()
+            rows, columns = (changed.any(axis=axis).sum(axis=1) for axis in (2, 1))
+            assert (
+                max(rows.max(), columns.max()) <= strength and changed.any(axis=(1, 2)).mean() > 0.9
+            )
+
+
+def test_letters_are_as_large_as_digits_and_many(asked):
+    letters = asked.others["letters"]
+    assert letters.min() == 0 and 0.9 < letters.max() <= 1
+    assert len(np.unique(letters, axis=0)) > 0.9 * len(letters)
+    assert 0.3 < letters.mean() / data.load("mnist").train_images.mean() < 1.5
+
+
+def test_calibration_error_by_hand():
+    belief = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.35, 0.65]])
+    labels = np.array([0, 1, 0, 0])  # bins: 0.9 twice, half right; two of about 0.6, half right
+    want = (abs(1 - 1.8) + abs(1 - 1.25)) / 4
+    assert questions.calibration_error(belief, labels) == pytest.approx(want)
+    assert questions.calibration_error(np.eye(2)[[0, 1]], np.array([0, 1])) == 0
+
+
+def test_the_temperature_undoes_what_scores_were_multiplied_by():
+    random = np.random.default_rng(0)
+    logits = random.normal(size=(20_000, 10))
+    labels = (logits + random.gumbel(size=logits.shape)).argmax(axis=1)  # softmax, by Gumbel
+    assert questions.temperature(0.01 * logits, labels) == pytest.approx(0.01, rel=0.15)
+    assert questions.temperature(30 * logits, labels) == pytest.approx(30, rel=0.15)
+
+
 def test_fashion_mnist_joins_if_it_is_in_the_data_folder(asked, monkeypatch, capsys):
     assert "Fashion-MNIST" not in asked.others and capsys.readouterr().out == ""
     clothes = data.load("digits")._replace(name="fashion_mnist")
@@ -58,10 +115,13 @@ def test_fashion_mnist_joins_if_it_is_in_the_data_folder(asked, monkeypatch, cap
 
 
 def test_answers_are_scored_against_what_a_reader_would_compute(asked, capsys):
-    weights = jnp.arange(3.0)
+    weights = jnp.arange(1.0, 4)
 
     def classify(model, images):
-        return jnp.full(len(images), 4)
+        return 3 * jax.nn.one_hot(jnp.full(len(images), 4), 10)
+
+    def code(model, images):
+        return model[0] * images[:, 300:320]
 
     def draw(model, labels, key):
         return jnp.where((labels == 1)[:, None], 1.5, 0.0) * jnp.ones(784)
@@ -77,11 +137,18 @@ def test_answers_are_scored_against_what_a_reader_would_compute(asked, capsys):
         return -jnp.abs(images - 0.5).mean(axis=1)
 
     answers = questions.ask(
-        weights, classify=classify, draw=draw, draw_any=draw_any, complete=complete, energy=energy
-    )
+        weights, classify=classify, draw=draw, draw_any=draw_any, complete=complete, energy=energy,
+        code=code, untrained=jnp.zeros(3),
+    )  # fmt: skip
     labels, images = asked.labels, asked.images
     assert answers["parameters"] == 3
     assert answers["accuracy"] == pytest.approx(100 * np.mean(labels == 4))
+    assert all(answers[f"read_{name}"] == answers["accuracy"] for name in asked.damaged)
+    sure = np.exp(3) / (np.exp(3) + 9)
+    wrong = abs(sure - np.mean(labels == 4))
+    assert answers["calibration"] == pytest.approx(wrong, rel=1e-5)
+    assert answers["calibration_fitted"] < wrong / 5, "a tenth of the answers are right"
+    assert answers["readout"] > 40 > 20 > answers["readout_untrained"], "zeros tell nothing"
     assert answers["draw_agreement"] == pytest.approx(100 * np.mean(labels <= 1))
     assert answers["draw_frechet"] == pytest.approx(np.mean(labels == 1)), "clipped to [0, 1]"
     assert np.isnan(answers["draw_any_agreement"]) and answers["draw_any_n"] == len(images)
@@ -104,8 +171,9 @@ def test_answers_are_scored_against_what_a_reader_would_compute(asked, capsys):
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (lambda model, images: images.mean(axis=0), r"shape \(784,\); \(297,\) is asked for"),
-        (lambda model, images: images[:, 0] / 0, "not finite; lower the inference rate"),
+        (lambda model, images: images.mean(axis=0), r"shape \(784,\); \(297, 10\) is asked for"),
+        (lambda model, images: images, r"shape \(297, 784\); \(297, 10\) is asked for"),
+        (lambda model, images: images[:, :10] / 0, "not finite; lower the inference rate"),
     ],
 )
 def test_answers_of_the_wrong_kind_are_refused(asked, answer, words):
