@@ -133,9 +133,10 @@ def loop_of_steps(step: Callable) -> Callable:
 def energy_based(training: SimpleNamespace) -> dict[str, Callable]:
     """The notebook's own step, with XLA's convolution for windows and a matrix product."""
     steps, optimiser = loop_of_steps(training.step), training.calls["make_step"].optimiser
+    form = jax.tree.structure(training.nb.WithLax(key=jax.random.key(0)))
 
     def loop(state, batches, keys):
-        model = eqx.Partial(state[0], convolution=training.nb.lax_convolution)
+        model = jax.tree.unflatten(form, jax.tree.leaves(state[0]))
         start = optimiser.init(eqx.filter(model, eqx.is_array))
         return steps((model, start, state[2]), batches, keys)
 
@@ -228,7 +229,7 @@ MODELS = {  # what the training makes in its notebook, what else the loops need 
     "BPC": ("03_bidirectional_pc", "bpc_runs", [], lambda training: {}),
     "hybrid PC": ("03_bidirectional_pc", "hybrid_runs", [], lambda training: {}),
     "VAE": ("04_variational_autoencoder", "history", [], lambda training: {}),
-    "EBM": ("05_energy_based_model", "trained", ["lax_convolution"], energy_based),
+    "EBM": ("05_energy_based_model", "trained", ["WithLax"], energy_based),
 }
 
 
