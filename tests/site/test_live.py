@@ -154,7 +154,9 @@ def test_its_chains_on_images_are_notebook_05s(quiet, digit, label):
             object.__setattr__(layer, "weight", jnp.asarray(arrays[f"W{i}"], float))
             object.__setattr__(layer, "bias", jnp.asarray(arrays[f"b{i}"], float))
         ready = notebook["WithLevels"](model, jnp.zeros(10), jnp.ones(()))
-        energy = lambda x: ready.of_image(x, 1.0) if label is None else model(x, label)  # noqa: E731
+        many = ready.many if label is None else model.many
+        given = 1.0 if label is None else jnp.array([label])
+        energy = lambda x: many(x[None], given)[0]  # noqa: E731
         start = jnp.where(UPPER == 1, 2 * digit - 1, jax.random.uniform(jax.random.key(1), (784,)))
         end, values = by_jax(energy, start, 10.0, 100, 0.03, 1.0, 1 - UPPER)
         question = {"pixels": digit.tolist(), "seen": UPPER.tolist(), "label": label}
