@@ -187,7 +187,7 @@ def test_pictures_and_formulas_are_drawn(tab):
             return copy.textContent;
         }"""
     )
-    assert not re.search(r"\\[(\[a-z]|\$", prose)
+    assert not re.search(r"\\[(\[a-z]|\$|\| [-—]+ \|", prose)
 
 
 def test_it_weighs_little(tab, record_property):
