@@ -186,3 +186,21 @@ def test_in_a_notebook_progress_is_one_line_of_text():
     assert "100%" in output.data["text/plain"] and "60/60" in output.data["text/plain"]
     page, _ = nbconvert.HTMLExporter().from_notebook_node(notebook)
     assert page.count("it/s") == 1
+
+
+def test_iterations_that_end_within_an_epoch_are_compiled_once():
+    (x, y), step, state = problem()
+    traced = []
+
+    def counted(*arguments):
+        traced.append(1)
+        return step(*arguments)
+
+    settings = dict(key=jax.random.key(0), batch_size=BATCH, progress=False)
+    whole, history = fit(counted, state, (x, y), epochs=3, **settings)  # 15 iterations
+    assert len(traced) == 1
+    part, beginning = fit(counted, state, (x, y), iterations=12, **settings)  # 3 scans of 4
+    assert len(traced) == 2
+    np.testing.assert_array_equal(beginning.metrics["loss"], history.metrics["loss"][:12])
+    fit(counted, state, (x, y), iterations=7, **settings)  # no equal parts: 5 and 2
+    assert len(traced) == 4
