@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import time
+from html import escape
 from pathlib import Path
 
 import nbformat
@@ -36,6 +37,7 @@ def draw(rate):
 
 plot.live(draw, rate=widgets.FloatSlider(value=0.5, min=0.5, max=9.5))"""
 PICTURE, LAST = ".labkit-scrubber img", "step 7"
+SENTENCE = "Run this cell to move the slider."
 
 
 def show(page, name):
@@ -111,13 +113,11 @@ def seen(page, css):
     return picture.get_attribute("alt"), round(box["width"]), round(box["height"])
 
 
-def move_by_keys_and_drag(page):
-    slider, words = page.locator(".labkit-scrubber input"), page.locator(".labkit-scrubber output")
-    look = page.locator(PICTURE).screenshot
-    assert (
-        words.text_content() == LAST
-        and page.get_by_text("Run this cell to move the sl").count() == 0
-    )
+def move_by_keys_and_drag(page, frame=None):
+    frame = frame or page
+    slider, words = (frame.locator(f".labkit-scrubber {part}") for part in ("input", "output"))
+    look = frame.locator(PICTURE).screenshot
+    assert words.text_content() == LAST and frame.get_by_text(SENTENCE).count() == 0
     before = look()
     slider.focus()
     for step in (6, 5):  # the second press is heard only if the first left the focus here
@@ -135,7 +135,7 @@ def move_by_keys_and_drag(page):
 def test_an_untrusted_notebook_shows_pictures_and_no_dead_slider(front, page):
     page.goto(f"{front[0]}/untrusted.ipynb?reset")
     assert seen(page, PICTURE) == ("A line appears", 300, 300)
-    assert page.get_by_text("Run this cell to move the slider.").is_visible()
+    assert page.get_by_text(SENTENCE).is_visible()
     assert page.locator(".jp-OutputArea input").count() == 0
     assert page.get_by_text("Run this cell to move the controls.").is_visible()
     assert seen(page, ".jp-RenderedImage img")[1] > 300
@@ -195,6 +195,32 @@ def test_exported_to_html_pictures_are_there_without_a_network_and_on_paper(
     show(page, f"html-{with_widgets}")
     printed = re.findall(rb"/Subtype /Image\s*/Width (\d+)\s*/Height (\d+)", page.pdf())
     assert (b"%d" % width, b"%d" % height) in printed and b"20" in dict(printed)
+
+
+def test_nbviewer_shows_pictures_that_move_and_without_scripts_pictures(home, browser, page):
+    """nbviewer fills nbconvert's `basic` template; GitHub's preview runs no scripts."""
+    book = nbformat.read(home[0] / "work/untrusted.ipynb", as_version=4)
+    html = "<!DOCTYPE html>" + HTMLExporter(template_name="basic").from_notebook_node(book)[0]
+    page.set_content(html)
+    assert seen(page, PICTURE) == ("A line appears", 300, 300)
+    move_by_keys_and_drag(page)
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.set_content(html)
+    assert seen(page, PICTURE) == ("A line appears", 300, 300)
+    assert page.get_by_text(SENTENCE).is_visible() and page.locator("input").count() == 0
+    context.close()
+
+
+def test_in_a_frame_of_its_own_as_on_colab_it_moves(home, page):
+    """Colab shows each output in a frame of another origin, which may run scripts."""
+    book = nbformat.read(home[0] / "work/untrusted.ipynb", as_version=4)
+    scrubber = escape(book.cells[0].outputs[0].data["text/html"])
+    page.set_content(f'<iframe sandbox="allow-scripts" width=600 height=600 srcdoc="{scrubber}">')
+    frame = page.frame_locator("iframe")
+    frame.locator(".labkit-scrubber input").wait_for()
+    assert seen(frame, PICTURE) == ("A line appears", 300, 300)
+    move_by_keys_and_drag(page, frame)
 
 
 def test_exported_to_latex_every_figure_is_a_picture(home):
