@@ -100,7 +100,7 @@ def address() -> tuple[str, str]:
 def write_address(url: str) -> None:
     """Put the repository's address into _config.yml; ValueError if it cannot be one."""
     url = url.rstrip("/").removesuffix(".git")
-    if not published(url):
+    if not ADDRESS_PATTERN.fullmatch(url):
         raise ValueError(
             f"{url!r} is neither of the form https://github.com/owner/name nor the https:// "
             "address of a project on GitLab or Gitea"
@@ -110,11 +110,6 @@ def write_address(url: str) -> None:
     if found != 1:
         raise ValueError(f"_config.yml must have one line '  url: ...', it has {found}")
     write(config, text)
-
-
-def published(url: str) -> bool:
-    """Whether the address can exist; that of a copy which nobody published cannot."""
-    return bool(ADDRESS_PATTERN.fullmatch(url))
 
 
 def words() -> dict[str, str]:
