@@ -197,9 +197,9 @@ def test_iterations_that_end_within_an_epoch_are_compiled_once():
         return step(*arguments)
 
     settings = dict(key=jax.random.key(0), batch_size=BATCH, progress=False)
-    whole, history = fit(counted, state, (x, y), epochs=3, **settings)  # 15 iterations
+    _, history = fit(counted, state, (x, y), epochs=3, **settings)  # 15 iterations
     assert len(traced) == 1
-    part, beginning = fit(counted, state, (x, y), iterations=12, **settings)  # 3 scans of 4
+    _, beginning = fit(counted, state, (x, y), iterations=12, **settings)  # 3 scans of 4
     assert len(traced) == 2
     np.testing.assert_array_equal(beginning.metrics["loss"], history.metrics["loss"][:12])
     fit(counted, state, (x, y), iterations=7, **settings)  # no equal parts: 5 and 2
