@@ -1,6 +1,6 @@
 """Run notebooks, each from a clean kernel on MNIST, and store what they show.
 
-usage: python -m tools.run [--times] [--seed N | --gpu] [--digits] [--merge] [NOTEBOOK ...]
+usage: python -m tools.run [--times] [--retrain | --seed N | --gpu] [--digits | --merge] [PATH ...]
 
 The outputs are stored in place; a second run changes no byte. Cells tagged `timing` print measured
 times, which vary: their stored outputs are kept if the new ones say the same and no number moved by
@@ -9,16 +9,19 @@ where the setup cell shows it. What a notebook saves, and what `check.result` sa
 _build/results/NOTEBOOK/0. `--times`, on an idle machine, stores the times of this run: in these
 cells, and in labkit/times.toml how long the notebook and its sections took, in how much memory.
 
-`--seed N` (1, 2, ...) runs with other random numbers and stores nothing but the results, in
-_build/results/NOTEBOOK/N; `--digits` does so on the small digits, in .../digits-N; a failing cell
-is only reported. `--merge` makes labkit/compare/reference
-of the results of these notebooks with all seeds that are there; times are those of seed 0.
+`--retrain` stores nothing in the notebook; it runs all that `answers.measured` has recorded, and
+puts new records into labkit/compare/recorded, each with a mark of the code that it depends on.
+`--seed N` (1, 2, ...) runs all that as well, with other random numbers, and stores nothing but the
+results, in _build/results/NOTEBOOK/N; `--digits` does so on the small digits, in .../digits-N; a
+failing cell is only reported. `--merge` makes labkit/compare/reference of the results of these
+notebooks with all seeds that are there; times are those of seed 0.
 `--gpu` stores times and results only: the outputs in the notebooks are those of a CPU.
 """
 
 import argparse
 import base64
 import datetime
+import hashlib
 import inspect
 import io
 import json
@@ -36,7 +39,7 @@ import numpy as np
 from nbclient import NotebookClient
 
 from labkit import files, session
-from tools import ROOT, notebooks, read, stamp, tags, write
+from tools import ROOT, notebooks, read, slice, stamp, tags, write
 
 TIMES = ROOT / "labkit" / "times.toml"
 PICTURES = ROOT / "labkit" / "pictures"
@@ -227,6 +230,30 @@ def write_reference(name: str) -> None:
         print(f"{path.stem}: {1 + len(others)} seeds, {len(content.getvalue()) / 1000:.0f} KB")
 
 
+def source_of(path: Path, record: str) -> str:
+    """A mark of all the code on which a record of a notebook depends, but not of its spaces."""
+    cells = [cell.source for cell in read(path).cells if cell.cell_type == "code"]
+    found, _ = slice.statements(cells, path.stem)
+    text = lambda s: "\n".join(cells[s.cell].splitlines()[s.node.lineno - 1 : s.node.end_lineno])
+    place = next(i for i, s in enumerate(found) if f'"{record}"' in text(s))
+    parts = sorted({place} | slice.needed(found, found[place].needs, place))
+    code = "".join("".join(text(found[i]) for i in parts).split())
+    return hashlib.sha256(code.encode()).hexdigest()[:16]
+
+
+def keep_records(path: Path, folder: Path) -> None:
+    """Put what a run with LABKIT_RETRAIN recorded into labkit/compare/recorded."""
+    for record in sorted(folder.glob(f"{path.stem[:2]}_*.npz")):
+        with np.load(record, allow_pickle=False) as saved:
+            values = {key: saved[key] for key in saved.files}
+        about = json.loads(str(values["about"])) | {"source": source_of(path, record.stem)}
+        content = io.BytesIO()
+        np.savez_compressed(content, **values | {"about": json.dumps(about)})
+        with files.whole(REFERENCE.with_name("recorded") / record.name) as file:
+            file.write(content.getvalue())
+        print(f"{record.stem}: {about['seconds']} s, {len(content.getvalue()) / 1000:.0f} KB")
+
+
 def take_share(worker: int, workers: int) -> None:
     """Keep this thread, and the processes that it starts, to the share of worker 0, 1, 2, ...
 
@@ -243,6 +270,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--times", action="store_true", help="write the times measured")
     parser.add_argument("--seed", type=int, default=0, help="other random numbers, nothing stored")
     parser.add_argument("--digits", action="store_true", help="the small digits, nothing stored")
+    parser.add_argument("--retrain", action="store_true", help="make the records anew")
     parser.add_argument("--gpu", action="store_true", help="times and results only, of a GPU")
     parser.add_argument("--merge", action="store_true", help="make the reference of all seeds")
     options = parser.parse_args(arguments)
@@ -258,13 +286,17 @@ def main(arguments: list[str] | None = None) -> None:
             folder = RESULTS / path.stem / run_name
             (folder / "results.jsonl").unlink(missing_ok=True)
             environment = {"LABKIT_RESULTS": str(folder)}
+            if options.retrain or options.seed:
+                environment["LABKIT_RETRAIN"] = "1"
             if options.digits:
                 environment["LABKIT_DATASET"] = "digits"
             if options.times or options.gpu:  # a first-time reader has compiled nothing yet
                 environment["JAX_COMPILATION_CACHE_DIR"] = empty
-            store = not options.gpu and not options.digits
+            store = not (options.gpu or options.digits or options.retrain)
             run = execute(path, environment, seed=options.seed, store=store, times=options.times)
         print(f"{path.name}: {run.seconds:.0f} s", flush=True)
+        if options.retrain:
+            keep_records(path, folder)
         if options.times or options.gpu:
             write_times(path.stem, run, kind)
             stamp.main([])  # the new time stands in many places

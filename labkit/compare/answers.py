@@ -5,14 +5,18 @@ for a lab."""
 import datetime
 import io
 import json
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 import numpy as np
 import platformdirs
+from jaxtyping import PyTree
 
 from labkit import data, files, session
 
@@ -105,6 +109,70 @@ def _read(path) -> tuple[dict[str, np.ndarray], dict] | None:
     except Exception:  # whatever a damaged file may cause
         print(f"labkit: {path.name} is damaged and is left out; run its notebook again")
         return None
+
+
+def measured(name: str, measure: Callable[[], dict], again: bool = False) -> dict:
+    """What `measure()` gives: numbers and arrays in a dictionary, or in dictionaries in it.
+
+    Runs that a lab need not wait for are recorded on MNIST, as the notebook has them, and this
+    returns the record and says so. With `again`, or on another dataset, `measure` runs.
+    LABKIT_RETRAIN does so everywhere, and keeps what came out in the reader's own folder, from
+    where `tools.run --retrain` takes it. Raises ValueError if there is a Python object among it.
+    """
+    file = resources.files(__package__).joinpath("recorded", f"{name}.npz")
+    retrain = bool(files.setting("LABKIT_RETRAIN"))
+    if not (again or retrain) and data.course_dataset() == "mnist" and file.is_file():
+        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as saved:
+            values = {key: saved[key] for key in saved.files}
+        about = json.loads(str(values.pop("about")))
+        print("recorded on {dataset}, {device}, {date}; RETRAIN = True runs it here, which took "
+              "{seconds} s".format(**about))  # fmt: skip
+        return _nested(values)
+    began = time.perf_counter()
+    values = dict(_flat(measure()))
+    if retrain and data.course_dataset() == "mnist":
+        about = _about() | {"seconds": round(time.perf_counter() - began)}
+        with files.whole(folder() / f"{name}.npz") as file:
+            np.savez_compressed(file, about=json.dumps(about), **values)
+    return _nested(values)
+
+
+def trained(name: str, train: Callable[[], PyTree], like: PyTree, again: bool = False) -> PyTree:
+    """The model that `train()` returns, of the same structure as `like`; `measured` if it can be.
+
+    Matrices are recorded in half precision, and rounded to it if they are trained here, too.
+    """
+
+    def leaves():
+        arrays = jax.tree.leaves(eqx.filter(train(), eqx.is_array))
+        return {str(i): np.asarray(a, np.float16 if a.ndim > 1 else None)
+                for i, a in enumerate(arrays)}  # fmt: skip
+
+    arrays, rest = eqx.partition(like, eqx.is_array)
+    values = [jnp.float32(value) for value in measured(name, leaves, again).values()]
+    return eqx.combine(jax.tree.unflatten(jax.tree.structure(arrays), values), rest)
+
+
+def _flat(tree: dict, above: str = "") -> Iterator[tuple[str, np.ndarray]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{above}{key}/")
+            continue
+        value = np.asarray(value)
+        if value.dtype.hasobject or "/" in str(key):
+            raise ValueError(f"{above}{key}: give an array of numbers or text, and no / in a name.")
+        yield f"{above}{key}", value
+
+
+def _nested(values: dict[str, np.ndarray]) -> dict:
+    tree: dict = {}
+    for path, value in values.items():
+        *above, name = path.split("/")
+        inner = tree
+        for key in above:
+            inner = inner.setdefault(key, {})
+        inner[name] = value if value.ndim else value.item()
+    return tree
 
 
 def save_table(name: str, rows: list[dict[str, float]]) -> None:

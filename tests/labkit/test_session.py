@@ -5,6 +5,9 @@ import os
 import subprocess
 import sys
 
+import equinox as eqx
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -63,6 +66,53 @@ def test_tables_of_long_runs_come_back_as_they_were_saved(monkeypatch, tmp_path,
     assert session.device() in out and "jax" in out and "dataset" in out
     with pytest.raises(ValueError, match=r"no recorded table 'other'; labkit has \['run'\]"):
         answers.recorded("other")
+
+
+def test_what_was_measured_comes_back_as_it_was(monkeypatch, tmp_path, capsys):
+    """From the record on MNIST; with `again`, on the small digits, and without a record: anew."""
+    monkeypatch.setattr(answers.resources, "files", lambda package: tmp_path)
+    monkeypatch.setenv("LABKIT_RESULTS", str(tmp_path / "recorded"))
+    monkeypatch.setattr(answers.data, "course_dataset", lambda: "mnist")
+    calls = []
+
+    def measure():
+        calls.append(len(calls))
+        return {"a b": {"μ, n": np.arange(3), "text": "ends"}, "one": calls[-1], "two": 0.5}
+
+    first = answers.measured("00_run", measure)
+    monkeypatch.setenv("LABKIT_RETRAIN", "1")
+    second = answers.measured("00_run", measure)
+    monkeypatch.delenv("LABKIT_RETRAIN")
+    assert "recorded" not in capsys.readouterr().out
+    third = answers.measured("00_run", measure)
+    out = capsys.readouterr().out
+    assert "recorded on mnist" in out and session.device() in out and "RETRAIN = True" in out
+    assert (first["one"], second["one"], third["one"]) == (0, 1, 1) and len(calls) == 2
+    assert third["two"] == 0.5 and third["a b"]["text"] == "ends"
+    assert third["a b"]["μ, n"].tolist() == [0, 1, 2]
+    assert answers.measured("00_run", measure, again=True)["one"] == 2
+    monkeypatch.setattr(answers.data, "course_dataset", lambda: "digits")
+    assert answers.measured("00_run", measure)["one"] == 3
+    for wrong in ({"a": object()}, {"a/b": 1}):
+        with pytest.raises(ValueError, match=r"a(/b)?: give an array"):
+            answers.measured("00_run", lambda wrong=wrong: wrong)
+
+
+def test_a_trained_model_comes_back_rounded_alike(monkeypatch, tmp_path):
+    monkeypatch.setattr(answers.resources, "files", lambda package: tmp_path)
+    monkeypatch.setenv("LABKIT_RESULTS", str(tmp_path / "recorded"))
+    monkeypatch.setattr(answers.data, "course_dataset", lambda: "mnist")
+    key = jax.random.key(0)
+    models = [(eqx.nn.MLP(3, 2, 4, 1, key=k), jnp.full(2, 1 / 3)) for k in jax.random.split(key)]
+    monkeypatch.setenv("LABKIT_RETRAIN", "1")
+    here = answers.trained("00_model", lambda: models[0], models[1])
+    monkeypatch.delenv("LABKIT_RETRAIN")
+    recorded = answers.trained("00_model", lambda: models[1], models[1])
+    assert eqx.tree_equal(here, recorded)
+    weights = [model.layers[0].weight for model in (models[0][0], recorded[0])]
+    np.testing.assert_array_equal(np.float16(weights[0]), weights[1])
+    assert recorded[1][0] == np.float32(1 / 3), "what is no matrix keeps its precision"
+    assert recorded[0].activation is models[1][0].activation
 
 
 def test_results_refuse_what_is_too_large_or_not_an_array(monkeypatch, tmp_path):

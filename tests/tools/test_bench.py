@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from tools import ROOT, fill
+from tools import ROOT, fill, read, slice
 from tools.bench import measure
 
 
@@ -64,6 +64,14 @@ def test_all_ways_of_predictive_coding_agree_in_float64_on_an_old_processor_too(
     assert done.returncode == 0, done.stderr
     assert "NumPy by hand" in done.stdout
     assert "refused: 'loop of updates' and `fit` differ by" in done.stdout
+
+
+def test_every_training_that_is_timed_is_in_its_notebook():
+    for notebook, made, uses, _ in measure.MODELS.values():
+        cells = [c.source for c in read(ROOT / "notebooks" / f"{notebook}.ipynb").cells
+                 if c.cell_type == "code"]  # fmt: skip
+        there = set().union(*(s.makes for s in slice.statements(cells, notebook)[0]))
+        assert {made, *uses} <= there, notebook
 
 
 def test_a_quick_run_writes_table_and_figure_elsewhere_and_keeps_rows_of_a_gpu(

@@ -270,3 +270,32 @@ def test_recorded_weights_come_back_as_they_were_saved(monkeypatch, tmp_path):
     monkeypatch.setattr(answers.resources, "files", lambda package: tmp_path)
     other = eqx.nn.Linear(3, 2, key=jax.random.key(2))
     assert eqx.tree_equal(answers.recorded_model("run", other), layer)
+
+
+def test_records_are_of_the_code_that_the_notebooks_have():
+    """Else what a notebook shows is not what its cells would give: make the records anew."""
+    kept = answers.resources.files("labkit.compare").joinpath("recorded")
+    records = {file.name.removesuffix(".npz"): file for file in kept.glob("[0-9]*.npz")}
+    assert records
+    for name, file in records.items():
+        (path,) = (path for path in run.notebooks() if path.name[:2] == name[:2])
+        with np.load(file, allow_pickle=False) as saved:
+            about = json.loads(str(saved["about"]))
+        again = f"python -m tools.run --retrain notebooks/{path.name}"
+        assert about["source"] == run.source_of(path, name), again
+        assert about["dataset"] == "mnist" and file.stat().st_size <= 1.5e6
+    code = "".join(c.source for p in run.notebooks() for c in read(p).cells)
+    others = {path.stem for path in [*run.notebooks(), *kept.glob("*.csv")]}
+    assert set(re.findall(r'"(\d\d_\w+)"', code)) - others == set(records)
+
+
+def test_a_mark_follows_the_code_that_a_record_needs_and_no_other(tmp_path):
+    head = "import numpy as np\nfrom labkit.compare import answers\nrate = 0.1"
+    cells = [head, "def run():\n    return {'a': rate * 2}  # twice", "other = 3",
+             'found = answers.measured("00_run", run, False)']  # fmt: skip
+    mark = lambda *cells: run.source_of(notebook(tmp_path, *cells), "00_run")
+    first = mark(*cells)
+    assert first == mark(*cells[:2], "other = 4", cells[3])
+    assert first == mark(cells[0], cells[1].replace("rate * 2", "rate*2"), *cells[2:])
+    assert first != mark(head.replace("0.1", "0.2"), *cells[1:])
+    assert first != mark(cells[0], cells[1].replace("2", "3"), *cells[2:])

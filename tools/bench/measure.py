@@ -226,8 +226,8 @@ def gradients_by_autograd(parameters: list, x, y, rate: float, steps: int) -> li
 MODELS = {  # what the training makes in its notebook, what else the loops need of it, the loops
     "PC": ("01_predictive_coding", "pc_history", ["train_as_textbooks_do"], predictive_coding),
     "generative PC": ("02_generative_pc", "generator", [], lambda training: {}),
-    "BPC": ("03_bidirectional_pc", "bpc_runs", [], lambda training: {}),
-    "hybrid PC": ("03_bidirectional_pc", "hybrid_runs", [], lambda training: {}),
+    "BPC": ("03_bidirectional_pc", "bpc_history", [], lambda training: {}),
+    "hybrid PC": ("03_bidirectional_pc", "hybrid_history", [], lambda training: {}),
     "VAE": ("04_variational_autoencoder", "history", [], lambda training: {}),
     "EBM": ("05_energy_based_model", "trained", ["WithLax"], energy_based),
 }

@@ -1,0 +1,35 @@
+"""Notebook 04: the run of a thousand epochs, to its end, on few images."""
+
+import numpy as np
+
+from labkit import data
+from tools import ROOT, read, write
+from tools.slice import definitions
+
+PATH = ROOT / "notebooks" / "04_variational_autoencoder.ipynb"
+
+
+def test_the_long_run_ends_and_is_measured_at_its_newest_ten_checkpoints(monkeypatch, tmp_path):
+    load = data.load
+
+    def few(name, **options):
+        whole = load("digits", **options)
+        return whole._replace(
+            train_images=whole.train_images[:256], train_labels=whole.train_labels[:256],
+            test_images=whole.test_images[:40], test_labels=whole.test_labels[:40],
+        )  # fmt: skip
+
+    monkeypatch.setattr(data, "load", few)
+    monkeypatch.chdir(tmp_path)
+    notebook = read(PATH)
+    (cell,) = (cell for cell in notebook.cells if "EPOCHS = DEFAULT\n" in cell.source)
+    cell.source = cell.source.replace("EPOCHS = DEFAULT\n", "EPOCHS = 1100\n")
+    write(tmp_path / PATH.name, notebook)
+    ours = definitions(tmp_path / PATH.name, "model", "measure_checkpoints", "test_elbo")
+    assert len(ours["test_elbo"]) == 1100 and ours["per_epoch"] == 2
+    rows = ours["measure_checkpoints"]()
+    assert [row["epoch"] for row in rows] == list(range(10, 1101, 10))
+    measured = [row["epoch"] for row in rows if np.isfinite(row["iwae_500"])]
+    assert measured == list(range(200, 1101, 100)), "the newest ten are kept"
+    last = rows[-1]
+    assert last["test_elbo"] == ours["test_elbo"][-1] and last["iwae_500"] > last["test_elbo"]
