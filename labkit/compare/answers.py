@@ -18,7 +18,7 @@ import numpy as np
 import platformdirs
 from jaxtyping import PyTree
 
-from labkit import data, files, session
+from labkit import data, files, live, session
 
 LIMIT = 1_000_000  # bytes of one file; a few hundred KB is what the capstone needs
 
@@ -140,17 +140,18 @@ def measured(name: str, measure: Callable[[], dict], again: bool = False) -> dic
 def trained(name: str, train: Callable[[], PyTree], like: PyTree, again: bool = False) -> PyTree:
     """The model that `train()` returns, of the same structure as `like`; `measured` if it can be.
 
-    Matrices are recorded in half precision, and rounded to it if they are trained here, too.
+    Matrices are recorded in 8 bits, and rounded to them if they are trained here, too.
     """
 
     def leaves():
         arrays = jax.tree.leaves(eqx.filter(train(), eqx.is_array))
-        return {str(i): np.asarray(a, np.float16 if a.ndim > 1 else None)
-                for i, a in enumerate(arrays)}  # fmt: skip
+        packed = live.pack({str(i): np.asarray(array) for i, array in enumerate(arrays)})
+        return {"packed": np.frombuffer(packed, np.uint8)}
 
     arrays, rest = eqx.partition(like, eqx.is_array)
-    values = [jnp.float32(value) for value in measured(name, leaves, again).values()]
-    return eqx.combine(jax.tree.unflatten(jax.tree.structure(arrays), values), rest)
+    values = live.unpack(measured(name, leaves, again)["packed"].tobytes())
+    ordered = [jnp.float32(values[str(i)]) for i in range(len(values))]
+    return eqx.combine(jax.tree.unflatten(jax.tree.structure(arrays), ordered), rest)
 
 
 def _flat(tree: dict, above: str = "") -> Iterator[tuple[str, np.ndarray]]:

@@ -110,7 +110,8 @@ def test_a_trained_model_comes_back_rounded_alike(monkeypatch, tmp_path):
     recorded = answers.trained("00_model", lambda: models[1], models[1])
     assert eqx.tree_equal(here, recorded)
     weights = [model.layers[0].weight for model in (models[0][0], recorded[0])]
-    np.testing.assert_array_equal(np.float16(weights[0]), weights[1])
+    step = np.abs(weights[0]).max(axis=1, keepdims=True) / 127
+    assert 0 < np.max(np.abs(weights[0] - weights[1]) / step) < 0.51, "rounded to 8 bits"
     assert recorded[1][0] == np.float32(1 / 3), "what is no matrix keeps its precision"
     assert recorded[0].activation is models[1][0].activation
 
