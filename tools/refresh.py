@@ -42,17 +42,17 @@ def steps() -> Iterator[Step]:
     export = "from labkit.compare import judge; judge.export('labkit/compare/recorded')"
     yield Step("judge", ["-c", export], code)
     labkit = sorted((ROOT / "labkit").rglob("*.py"))
-    labkit += sorted((ROOT / "labkit" / "compare" / "recorded").iterdir())
+    kept = ROOT / "labkit" / "compare" / "recorded"
+    labkit += sorted(file for file in kept.iterdir() if not file.name[0].isdigit())
     models = [path for path in notebooks(ROOT) if "answers.save(" in content(path)]
     for path in sorted(notebooks(ROOT), key=lambda path: "answers.collect(" in content(path)):
         name = path.relative_to(ROOT).as_posix()
-        needs = [path, *labkit]
+        if "RETRAIN" in content(path):
+            again = ["-m", "tools.run", "--retrain", name]
+            yield Step(f"{path.stem} recorded", again, [path, *code])
+        needs = [path, *labkit, *sorted(kept.glob(f"{path.stem[:2]}_*"))]
         if "answers.collect(" in content(path):
             needs += sorted(run.REFERENCE.glob("*.npz"))
-        if "answers.measured(" in content(path):
-            records = [file for file in labkit if file.name[:3] != f"{path.stem[:2]}_"]
-            again = ["-m", "tools.run", "--retrain", name]
-            yield Step(f"{path.stem} recorded", again, [path, *records])
         yield Step(path.stem, ["-m", "tools.run", "--times", name], needs)
         for seed in SEEDS if path in models else ():
             yield Step(f"{path.stem} {seed}", ["-m", "tools.run", "--seed", str(seed), name], needs)

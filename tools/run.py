@@ -1,6 +1,6 @@
 """Run notebooks, each from a clean kernel on MNIST, and store what they show.
 
-usage: python -m tools.run [--times] [--retrain | --seed N | --gpu] [--digits | --merge] [PATH ...]
+usage: python -m tools.run [--times | --retrain] [--seed N | --gpu] [--digits] [--merge] [PATH ...]
 
 The outputs are stored in place; a second run changes no byte. Cells tagged `timing` print measured
 times, which vary: their stored outputs are kept if the new ones say the same and no number moved by
@@ -267,10 +267,11 @@ def take_share(worker: int, workers: int) -> None:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebooks", nargs="*", type=Path, default=notebooks())
-    parser.add_argument("--times", action="store_true", help="write the times measured")
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument("--times", action="store_true", help="write the times measured")
     parser.add_argument("--seed", type=int, default=0, help="other random numbers, nothing stored")
     parser.add_argument("--digits", action="store_true", help="the small digits, nothing stored")
-    parser.add_argument("--retrain", action="store_true", help="make the records anew")
+    either.add_argument("--retrain", action="store_true", help="make the records anew")
     parser.add_argument("--gpu", action="store_true", help="times and results only, of a GPU")
     parser.add_argument("--merge", action="store_true", help="make the reference of all seeds")
     options = parser.parse_args(arguments)

@@ -119,39 +119,48 @@ def measured(name: str, measure: Callable[[], dict], again: bool = False) -> dic
     LABKIT_RETRAIN does so everywhere, and keeps what came out in the reader's own folder, from
     where `tools.run --retrain` takes it. Raises ValueError if there is a Python object among it.
     """
-    file = resources.files(__package__).joinpath("recorded", f"{name}.npz")
-    retrain = bool(files.setting("LABKIT_RETRAIN"))
-    if not (again or retrain) and data.course_dataset() == "mnist" and file.is_file():
-        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as saved:
-            values = {key: saved[key] for key in saved.files}
-        about = json.loads(str(values.pop("about")))
-        print("recorded on {dataset}, {device}, {date}; RETRAIN = True runs it here, which took "
-              "{seconds} s".format(**about))  # fmt: skip
-        return _nested(values)
-    began = time.perf_counter()
-    values = dict(_flat(measure()))
-    if retrain and data.course_dataset() == "mnist":
-        about = _about() | {"seconds": round(time.perf_counter() - began)}
-        with files.whole(folder() / f"{name}.npz") as file:
-            np.savez_compressed(file, about=json.dumps(about), **values)
+    values, began = _recorded(name, again), time.perf_counter()
+    if values is None:
+        values = dict(_flat(measure()))
+        _record(name, time.perf_counter() - began, values)
     return _nested(values)
 
 
 def trained(name: str, train: Callable[[], PyTree], like: PyTree, again: bool = False) -> PyTree:
-    """The model that `train()` returns, of the same structure as `like`; `measured` if it can be.
-
-    Matrices are recorded in 8 bits, and rounded to them if they are trained here, too.
-    """
-
-    def leaves():
-        arrays = jax.tree.leaves(eqx.filter(train(), eqx.is_array))
-        packed = live.pack({str(i): np.asarray(array) for i, array in enumerate(arrays)})
-        return {"packed": np.frombuffer(packed, np.uint8)}
-
+    """What `train()` returns, a model and more, or the record of it (see `measured`), in which
+    matrices have 8 bits and all is float32. `like` has the same structure."""
+    values, began = _recorded(name, again), time.perf_counter()
+    if values is None:
+        model = train()
+        leaves = jax.tree.leaves(eqx.filter(model, eqx.is_array))
+        packed = live.pack({str(i): np.asarray(leaf) for i, leaf in enumerate(leaves)})
+        _record(name, time.perf_counter() - began, {"packed": np.frombuffer(packed, np.uint8)})
+        return model
     arrays, rest = eqx.partition(like, eqx.is_array)
-    values = live.unpack(measured(name, leaves, again)["packed"].tobytes())
-    ordered = [jnp.float32(values[str(i)]) for i in range(len(values))]
-    return eqx.combine(jax.tree.unflatten(jax.tree.structure(arrays), ordered), rest)
+    stored = live.unpack(values["packed"].tobytes())
+    leaves = [jnp.float32(stored[str(i)]) for i in range(len(stored))]
+    return eqx.combine(jax.tree.unflatten(jax.tree.structure(arrays), leaves), rest)
+
+
+def _recorded(name: str, again: bool) -> dict[str, np.ndarray] | None:
+    file = resources.files(__package__).joinpath("recorded", f"{name}.npz")
+    fresh = again or files.setting("LABKIT_RETRAIN") or data.course_dataset() != "mnist"
+    if fresh or not file.is_file():
+        return None
+    with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as saved:
+        values = {key: saved[key] for key in saved.files}
+    about = json.loads(str(values.pop("about")))
+    took = f", which took {about['seconds']} s" if about["seconds"] else ""
+    print("recorded on {dataset}, {device}, {date}".format(**about), end="; ")
+    print(f"RETRAIN = True runs it here{took}")
+    return values
+
+
+def _record(name: str, seconds: float, values: dict[str, np.ndarray]) -> None:
+    if files.setting("LABKIT_RETRAIN") and data.course_dataset() == "mnist":
+        about = json.dumps(_about() | {"seconds": round(seconds)})
+        with files.whole(folder() / f"{name}.npz") as file:
+            np.savez_compressed(file, about=about, **values)
 
 
 def _flat(tree: dict, above: str = "") -> Iterator[tuple[str, np.ndarray]]:

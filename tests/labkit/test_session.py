@@ -98,7 +98,7 @@ def test_what_was_measured_comes_back_as_it_was(monkeypatch, tmp_path, capsys):
             answers.measured("00_run", lambda wrong=wrong: wrong)
 
 
-def test_a_trained_model_comes_back_rounded_alike(monkeypatch, tmp_path):
+def test_a_trained_model_comes_back_as_it_was_but_for_rounding(monkeypatch, tmp_path):
     monkeypatch.setattr(answers.resources, "files", lambda package: tmp_path)
     monkeypatch.setenv("LABKIT_RESULTS", str(tmp_path / "recorded"))
     monkeypatch.setattr(answers.data, "course_dataset", lambda: "mnist")
@@ -108,7 +108,7 @@ def test_a_trained_model_comes_back_rounded_alike(monkeypatch, tmp_path):
     here = answers.trained("00_model", lambda: models[0], models[1])
     monkeypatch.delenv("LABKIT_RETRAIN")
     recorded = answers.trained("00_model", lambda: models[1], models[1])
-    assert eqx.tree_equal(here, recorded)
+    assert here is models[0], "what is trained here is not rounded"
     weights = [model.layers[0].weight for model in (models[0][0], recorded[0])]
     step = np.abs(weights[0]).max(axis=1, keepdims=True) / 127
     assert 0 < np.max(np.abs(weights[0] - weights[1]) / step) < 0.51, "rounded to 8 bits"

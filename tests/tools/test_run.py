@@ -178,6 +178,11 @@ def test_the_steps_of_this_course_end_with_the_capstone_and_the_benchmark():
     first = names.index("03_bidirectional_pc")
     assert [name.split()[-1] for name in names[first + 1 : first + 4]] == ["1", "2", "merged"]
     assert all(path.is_file() for step in refresh.steps() for path in step.needs)
+    for step in refresh.steps():  # else one notebook's new record would have the others made anew
+        records = {path.name[:2] for path in step.needs if path.parent.name == "recorded"}
+        assert {name for name in records if name.isdigit()} <= {step.name[:2]}, step.name
+        assert not (step.name.endswith(" recorded") and records), step.name
+    assert names.index("02_generative_pc recorded") + 1 == names.index("02_generative_pc")
 
 
 def test_values_seen_are_added_when_they_say_something_new(tmp_path, monkeypatch, capsys):
