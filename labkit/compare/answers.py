@@ -111,15 +111,18 @@ def _read(path) -> tuple[dict[str, np.ndarray], dict] | None:
         return None
 
 
-def measured(name: str, measure: Callable[[], dict], again: bool = False) -> dict:
+def measured(
+    name: str, measure: Callable[[], dict], again: bool = False, *, long: bool = False
+) -> dict:
     """What `measure()` gives: numbers and arrays in a dictionary, or in dictionaries in it.
 
     Runs that a lab need not wait for are recorded on MNIST, as the notebook has them, and this
     returns the record and says so. With `again`, or on another dataset, `measure` runs.
     LABKIT_RETRAIN does so everywhere, and keeps what came out in the reader's own folder, from
-    where `tools.run --retrain` takes it. Raises ValueError if there is a Python object among it.
+    where `tools.run --retrain` takes it; but a `long` run, of hours, is for `again` alone to start.
+    Raises ValueError if there is a Python object among it.
     """
-    values, began = _recorded(name, again), time.perf_counter()
+    values, began = _recorded(name, again, long), time.perf_counter()
     if values is None:
         values = dict(_flat(measure()))
         _record(name, time.perf_counter() - began, values)
@@ -142,17 +145,17 @@ def trained(name: str, train: Callable[[], PyTree], like: PyTree, again: bool = 
     return eqx.combine(jax.tree.unflatten(jax.tree.structure(arrays), leaves), rest)
 
 
-def _recorded(name: str, again: bool) -> dict[str, np.ndarray] | None:
+def _recorded(name: str, again: bool, long: bool = False) -> dict[str, np.ndarray] | None:
     file = resources.files(__package__).joinpath("recorded", f"{name}.npz")
-    fresh = again or files.setting("LABKIT_RETRAIN") or data.course_dataset() != "mnist"
-    if fresh or not file.is_file():
+    fresh = files.setting("LABKIT_RETRAIN") or data.course_dataset() != "mnist"
+    if again or (fresh and not long) or not file.is_file():
         return None
     with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as saved:
         values = {key: saved[key] for key in saved.files}
     about = json.loads(str(values.pop("about")))
     took = f", which took {about['seconds']} s" if about["seconds"] else ""
-    print("recorded on {dataset}, {device}, {date}".format(**about), end="; ")
-    print(f"RETRAIN = True runs it here{took}")
+    how = "" if long else f"; RETRAIN = True runs it here{took}"
+    print("recorded on {dataset}, {device}, {date}".format(**about) + how)
     return values
 
 
@@ -183,38 +186,6 @@ def _nested(values: dict[str, np.ndarray]) -> dict:
             inner = inner.setdefault(key, {})
         inner[name] = value if value.ndim else value.item()
     return tree
-
-
-def save_table(name: str, rows: list[dict[str, float]]) -> None:
-    """Save the rows of a long run, all with the same columns, as `name`.csv, all or nothing.
-
-    A maintainer copies the file into labkit/compare/recorded, where `recorded` finds it.
-    """
-    about = _about()
-    about["versions"] = ", ".join(" ".join(pair) for pair in about["versions"].items())
-    lines = [f"# {key}: {value}" for key, value in about.items()]
-    lines += [",".join(rows[0])] + [",".join(f"{v:.7g}" for v in row.values()) for row in rows]
-    with files.whole(folder() / f"{name}.csv") as file:
-        file.write("\n".join([*lines, ""]).encode())
-    print(f"saved the {len(rows)} rows of {name}.csv")
-
-
-def recorded(name: str) -> dict[str, np.ndarray]:
-    """The columns of a table that comes with labkit; prints on what it was measured.
-
-    Raises ValueError for a name that labkit does not hold.
-    """
-    tables = resources.files(__package__).joinpath("recorded")
-    file = tables.joinpath(f"{name}.csv")
-    if not file.is_file():
-        files = [entry.name for entry in tables.iterdir()]
-        names = sorted(name.removesuffix(".csv") for name in files if name.endswith(".csv"))
-        raise ValueError(f"no recorded table {name!r}; labkit has {names}")
-    lines = file.read_text("utf-8").splitlines()
-    about = [line.removeprefix("# ") for line in lines if line.startswith("#")]
-    print("recorded with", "; ".join(about))
-    header, *rows = [line.split(",") for line in lines if not line.startswith("#")]
-    return dict(zip(header, np.array(rows, dtype=float).T))
 
 
 def recorded_model(name: str, like):

@@ -49,25 +49,6 @@ def test_results_are_saved_whole_without_pickle_and_say_where_from(monkeypatch, 
     assert str(tmp_path) not in capsys.readouterr().out
 
 
-def test_tables_of_long_runs_come_back_as_they_were_saved(monkeypatch, tmp_path, capsys):
-    monkeypatch.setenv("LABKIT_RESULTS", str(tmp_path))
-    monkeypatch.setattr(answers.resources, "files", lambda package: tmp_path)
-    rows = [dict(epoch=1, elbo=-95.123, seconds=np.nan), dict(epoch=20, elbo=-1e-9, seconds=3)]
-    answers.save_table("run", rows)
-    (tmp_path / "recorded").mkdir()
-    (tmp_path / "run.csv").rename(tmp_path / "recorded" / "run.csv")
-    capsys.readouterr()
-    table = answers.recorded("run")
-    assert list(table) == ["epoch", "elbo", "seconds"]
-    np.testing.assert_array_equal(table["epoch"], [1, 20])
-    np.testing.assert_allclose(table["elbo"], [-95.123, -1e-9], rtol=1e-6)
-    np.testing.assert_array_equal(table["seconds"], [np.nan, 3])
-    out = capsys.readouterr().out
-    assert session.device() in out and "jax" in out and "dataset" in out
-    with pytest.raises(ValueError, match=r"no recorded table 'other'; labkit has \['run'\]"):
-        answers.recorded("other")
-
-
 def test_what_was_measured_comes_back_as_it_was(monkeypatch, tmp_path, capsys):
     """From the record on MNIST; with `again`, on the small digits, and without a record: anew."""
     monkeypatch.setattr(answers.resources, "files", lambda package: tmp_path)
@@ -93,6 +74,11 @@ def test_what_was_measured_comes_back_as_it_was(monkeypatch, tmp_path, capsys):
     assert answers.measured("00_run", measure, again=True)["one"] == 2
     monkeypatch.setattr(answers.data, "course_dataset", lambda: "digits")
     assert answers.measured("00_run", measure)["one"] == 3
+    monkeypatch.setenv("LABKIT_RETRAIN", "1")
+    capsys.readouterr()
+    assert answers.measured("00_run", measure, long=True)["one"] == 1, "for `again` alone to start"
+    assert "RETRAIN" not in capsys.readouterr().out
+    assert answers.measured("00_run", measure, True, long=True)["one"] == 4
     for wrong in ({"a": object()}, {"a/b": 1}):
         with pytest.raises(ValueError, match=r"a(/b)?: give an array"):
             answers.measured("00_run", lambda wrong=wrong: wrong)

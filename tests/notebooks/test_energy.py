@@ -73,7 +73,8 @@ def test_levels_are_found_that_were_lost():
 
 
 def test_five_trainings_on_ten_digits_hold():
-    table, lengths = answers.recorded("05_ten_digits"), answers.recorded("05_ten_lengths")
+    names = "05_ten_digits", "05_ten_lengths"
+    table, lengths = (answers.measured(name, dict, long=True) for name in names)
     assert sorted(set(table["seed"])) == sorted(set(lengths["seed"])) == list(range(5))
     for seed in range(5):
         last = {name: column[table["seed"] == seed][-1] for name, column in table.items()}

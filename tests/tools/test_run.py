@@ -18,6 +18,10 @@ from labkit.compare import answers
 from tools import ROOT, read, refresh, run, stamp
 
 MODELS = ("pc", "generative_pc", "bpc", "hybrid", "vae", "ebm", "deep")
+UNMARKED = {  # records of hours, older than the marks
+    "04_collapse", "04_hundred_epochs_decay", "04_thousand_epochs", "05_ten_digits",
+    "05_ten_lengths",
+}  # fmt: skip
 FILES = sorted((ROOT / "labkit" / "compare" / "reference").glob("*.npz"))
 RANDOM = """\
 import jax, json, numpy as np
@@ -287,11 +291,14 @@ def test_records_are_of_the_code_that_the_notebooks_have():
         with np.load(file, allow_pickle=False) as saved:
             about = json.loads(str(saved["about"]))
         again = f"python -m tools.run --retrain notebooks/{path.name}"
-        assert about["source"] == run.source_of(path, name), again
+        if name in UNMARKED:
+            assert "source" not in about
+        else:
+            assert about["source"] == run.source_of(path, name), again
         assert about["dataset"] == "mnist" and file.stat().st_size <= 1.5e6
     code = "".join(c.source for p in run.notebooks() for c in read(p).cells)
-    others = {path.stem for path in [*run.notebooks(), *kept.glob("*.csv")]}
-    assert set(re.findall(r'"(\d\d_\w+)"', code)) - others == set(records)
+    named = set(re.findall(r'"(\d\d_\w+)"', code)) - {path.stem for path in run.notebooks()}
+    assert named == set(records) >= UNMARKED
 
 
 def test_a_mark_follows_the_code_that_a_record_needs_and_no_other(tmp_path):
