@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
+from scipy.special import softmax
 
 from labkit import data, files
 from labkit.fit import fit
@@ -82,7 +83,7 @@ class Judge(NamedTuple):
 
     def probabilities(self, images: Float[np.ndarray, "n 784"]) -> Float[np.ndarray, "n 10"]:
         """Probabilities of the ten classes for images (n, 784) or (n, 28, 28) in [0, 1]."""
-        return np.asarray(jax.nn.softmax(self._run(images)[1], axis=1))
+        return softmax(self._run(images)[1], axis=1)
 
     def score(
         self, images: Float[np.ndarray, "n 784"], labels: Int[np.ndarray, " n"] | None = None
@@ -228,15 +229,9 @@ def _train(dataset: data.Dataset, seed: int) -> dict[str, np.ndarray]:
         updates, optimiser_state = optimiser.update(gradients, optimiser_state)
         return (eqx.apply_updates(weights, updates), optimiser_state), {"loss": value}
 
-    weights = _initial(jax.random.key(seed))
-    (weights, _), _ = fit(
-        step,
-        (weights, optimiser.init(weights)),
-        (data.flatten(dataset.train_images), dataset.train_labels),
-        key=jax.random.key(seed),
-        batch_size=batch_size,
-        iterations=iterations,
-    )
+    weights, pairs = _initial(jax.random.key(seed)), (dataset.train_images, dataset.train_labels)
+    (weights, _), _ = fit(step, (weights, optimiser.init(weights)), pairs, batch_size=batch_size,
+                          key=jax.random.key(seed), iterations=iterations)  # fmt: skip
     return {name: np.asarray(weight) for name, weight in weights.items()}
 
 

@@ -1,6 +1,7 @@
 """The same questions for every model, about the same test images: what notebook 07 compares.
 
     answers = questions.ask(model, classify=..., draw=..., complete=..., energy=...)
+    questions.report(answers)
     answers.save("pc", **answers)
 
 A model that cannot answer a question leaves it out.
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
+from scipy.special import log_softmax, softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
@@ -111,7 +113,7 @@ def calibration_error(belief: np.ndarray, labels: np.ndarray, bins: int = 10) ->
 def temperature(scores: np.ndarray, labels: np.ndarray) -> float:
     """What to divide scores (n, 10) by so that their softmax fits labels best (Guo et al. 2017)."""
     at = np.arange(len(labels)), labels
-    loss = lambda t: -jax.nn.log_softmax(scores / t)[at].mean()
+    loss = lambda t: -log_softmax(scores / t, axis=1)[at].mean()
     return float(min(np.geomspace(1e-4, 1e4, 161), key=loss))
 
 
@@ -119,7 +121,7 @@ def ask(
     model, *, classify=None, draw=None, draw_any=None, complete=None, energy=None, code=None,
     untrained=None,
 ) -> dict[str, np.ndarray]:  # fmt: skip
-    """Put the questions to a model; prints the scores, returns them with samples and times.
+    """Put the questions to a model; returns the scores, with samples and times.
 
     All functions are compiled whole, take the model first, and images as (n, 784) in [0, 1]:
 
@@ -139,8 +141,8 @@ def ask(
     real, labels, key = asked.images[half], asked.labels[half], jax.random.key(0)
     weights = jax.tree.leaves(eqx.filter(model, eqx.is_array))
     answers = {"parameters": sum(w.size for w in weights)}
-    first = np.array([np.flatnonzero(labels == digit)[0] for digit in range(10)])
-    pictures = {"truth": real[first]}
+    two = np.array([np.flatnonzero(labels == digit)[:2] for digit in range(10)]).T  # of each
+    pictures = {"truth": real[two[0]]}
     parts = lambda images: [(images[i : i + n],) for i in range(0, len(images) + 1 - n, n)]
     known = data.flatten(digits.train_images[: min(2000, len(digits.train_images)) // n * n])
     kinds = digits.train_labels[: len(known)]
@@ -150,69 +152,70 @@ def ask(
         scores, answers["classify_ms"] = _run(classify, (n, 10), model, *everything)
         test, *spoilt, trained = np.split(scores, np.cumsum([len(images) for images in sets])[:-1])
         answers["accuracy"] = 100 * np.mean(test.argmax(axis=1) == digits.test_labels)
-        print(f"reads {answers['accuracy']:.2f} % of {len(test)} test images")
         for name, of_these in zip(asked.damaged, spoilt):
             answers[f"read_{name}"] = 100 * np.mean(of_these.argmax(axis=1) == asked.labels)
-        shown = ", ".join(f"{name} {answers[f'read_{name}']:.1f}" for name in asked.damaged)
-        print(f"reads of {n} damaged ones (%): {shown}")
         answers["temperature"] = temperature(trained, kinds[:n])
         for name, t in {"calibration": 1.0, "calibration_fitted": answers["temperature"]}.items():
-            answers[name] = calibration_error(jax.nn.softmax(test / t), digits.test_labels)
-        print("calibration error {calibration:.3f}, {calibration_fitted:.3f} at the temperature "
-              "{temperature:.2g} that fits training labels".format(**answers))  # fmt: skip
+            answers[name] = calibration_error(softmax(test / t, axis=1), digits.test_labels)
     if code:
         for name, network in {"readout": model, "readout_untrained": untrained}.items():
             codes = _run(code, (n, None), network, *parts(known), (asked.images,))[0]
             reader = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, tol=1e-3))
             reader.fit(codes[:-n], kinds)
             answers[name] = 100 * reader.score(codes[-n:], asked.labels)
-        print("a readout of its code reads {readout:.1f} %, {readout_untrained:.1f} % before "
-              "it had learned".format(**answers))  # fmt: skip
-    for name, function, arguments in (
-        ("draw", draw, (labels, key)),
-        ("draw_any", draw_any, (key, len(real))),
-    ):
-        if not function:
-            continue
+    both = {"draw": (draw, labels, key), "draw_any": (draw_any, key, len(real))}
+    for name, (function, *arguments) in {k: v for k, v in both.items() if v[0]}.items():
         drawn, answers[f"{name}_ms"] = _run(function, real.shape, model, arguments)
         drawn = np.clip(drawn, 0, 1)
         score = judged.score(drawn, labels if name == "draw" else None)
-        distance = judged.frechet(drawn, real)
         answers |= {f"{name}_{field}": value for field, value in score._asdict().items()}
-        answers[f"{name}_frechet"] = distance.distance
-        pictures[name] = drawn[:20] if name == "draw_any" else _two_of_each(drawn, labels)
-        print(f"draws {'a class' if name == 'draw' else 'anything'}: {score} | {distance}")
+        answers[f"{name}_frechet"] = judged.frechet(drawn, real).distance
+        pictures[name] = drawn[:20] if name == "draw_any" else drawn[two.ravel()]
     if complete:
         hidden = asked.seen == 0
-        given = real * asked.seen
-        whole, answers["complete_ms"] = _run(complete, real.shape, model, (given, asked.seen))
-        whole = np.where(hidden, np.clip(whole, 0, 1), real)
+        given = real * asked.seen, asked.seen
+        filled, answers["complete_ms"] = _run(complete, real.shape, model, given)
+        whole = np.where(hidden, np.clip(filled, 0, 1), real)
         answers["complete_error"] = np.mean((whole - real)[:, hidden] ** 2)
         answers["complete_agreement"] = judged.score(whole, labels).agreement
-        pictures["complete"] = whole[first]
-        error, read = answers["complete_error"], answers["complete_agreement"]
-        print(f"completes {len(whole)} upper halves: {error:.4f} squared error per hidden pixel, "
-              f"{read:.1f} % read as their digit")  # fmt: skip
+        pictures["complete"] = whole[two[0]]
     if energy:
         everything = [(images,) for images in (asked.images, *asked.others.values())]
         values, answers["energy_ms"] = _run(energy, (n,), model, *everything)
         of_digits, *of_others = np.split(values, 1 + len(asked.others))
         truth = np.repeat([0, 1], len(of_digits))
-        areas = {
-            name: roc_auc_score(truth, np.concatenate([of_digits, unknown]))
+        answers |= {
+            f"area_{name}": roc_auc_score(truth, np.concatenate([of_digits, unknown]))
             for name, unknown in zip(asked.others, of_others, strict=True)
         }
-        answers |= {f"area_{name}": area for name, area in areas.items()}
-        shown = ", ".join(f"{name} {area:.3f}" for name, area in areas.items())
-        print(f"tells digits by their energy from {shown} (ROC area, {len(of_digits)} of each)")
     answers |= {f"picture_{k}": np.round(255 * v).astype(np.uint8) for k, v in pictures.items()}
     return answers
 
 
-def _two_of_each(drawn: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Two images of each digit: first one of all ten, then another."""
-    chosen = [np.flatnonzero(labels == digit)[:2] for digit in range(10)]
-    return drawn[np.transpose(chosen).reshape(-1)]
+def report(answers: dict) -> None:
+    """Print the scores among what `ask` returned."""
+    asked, tests = questions(), len(data.load("mnist").test_labels)
+    n, half = len(asked.images), min(DRAWN, len(asked.images))
+    if "accuracy" in answers:
+        damaged = ", ".join(f"{name} {answers[f'read_{name}']:.1f}" for name in asked.damaged)
+        print(f"reads {answers['accuracy']:.2f} % of {tests} test images")
+        print(f"reads of {n} damaged ones (%): {damaged}")
+        print("calibration error {calibration:.3f}, {calibration_fitted:.3f} at the temperature "
+              "{temperature:.2g} that fits training labels".format(**answers))  # fmt: skip
+    if "readout" in answers:
+        print("a readout of its code reads {readout:.1f} %, {readout_untrained:.1f} % before "
+              "it had learned".format(**answers))  # fmt: skip
+    for name, what in {"draw": "a class", "draw_any": "anything"}.items():
+        if f"{name}_frechet" in answers:
+            score = judge.Score(*(answers[f"{name}_{field}"] for field in judge.Score._fields))
+            distance = judge.Frechet(answers[f"{name}_frechet"], half, half)
+            print(f"draws {what}: {score} | {distance}")
+    if "complete_error" in answers:
+        print(f"completes {half} upper halves: {answers['complete_error']:.4f} squared error per "
+              f"hidden pixel, {answers['complete_agreement']:.1f} % read as their digit")  # fmt: skip
+    areas = [f"{k.removeprefix('area_')} {v:.3f}" for k, v in answers.items() if "area_" in k]
+    if areas:
+        print(f"tells digits by their energy from {', '.join(areas)} (ROC area, {n} of each)")
 
 
 def _run(function: Callable, shape: tuple, model, *calls: tuple) -> tuple[np.ndarray, float]:

@@ -164,6 +164,8 @@ def test_answers_are_scored_against_what_a_reader_would_compute(asked, capsys):
     )
     assert answers["picture_draw"].max(axis=1).tolist() == [0, 255, *[0] * 8] * 2
     assert all(answers[k] > 0 for k in ("classify_ms", "draw_ms", "complete_ms", "energy_ms"))
+    assert not capsys.readouterr().out
+    questions.report(answers)
     out = capsys.readouterr().out
     assert "reads" in out and "ROC area" in out and " ms" not in out
 

@@ -52,7 +52,7 @@ PANELS = {  # what the axis says, and the values
 
 
 def training_of(notebook: str, made: str, *uses: str) -> SimpleNamespace:
-    """Catch the training that makes `made` in a notebook where it would call `fit`.
+    """Catch the training that makes `made` in a notebook, or is it, where it would call `fit`.
 
     Returns the arguments of `fit` by name (step, state, data, key, batch_size), and with them `nb`,
     the names of the notebook, and `calls`, the last arguments of functions that are watched.
@@ -68,6 +68,8 @@ def training_of(notebook: str, made: str, *uses: str) -> SimpleNamespace:
     watch = "fit", "make_network", "make_step", "per_example"
     wrap = {name: partial(partial, watched, name) for name in watch}
     nb = definitions(ROOT / "notebooks" / f"{notebook}.ipynb", made, *uses, wrap=wrap)
+    if inspect.isfunction(nb[made]):  # of a training that is recorded
+        nb[made]()
     return SimpleNamespace(**vars(calls["fit"]), nb=SimpleNamespace(**nb), calls=calls)
 
 
@@ -227,8 +229,8 @@ MODELS = {  # what the training makes in its notebook, what else the loops need 
     "PC": ("01_predictive_coding", "pc_history", ["train_as_textbooks_do"], predictive_coding),
     "generative PC": ("02_generative_pc", "generator", [], lambda training: {}),
     "BPC": ("03_bidirectional_pc", "bpc_history", [], lambda training: {}),
-    "hybrid PC": ("03_bidirectional_pc", "hybrid_history", [], lambda training: {}),
-    "VAE": ("04_variational_autoencoder", "history", [], lambda training: {}),
+    "hybrid PC": ("03_bidirectional_pc", "train_hybrid", [], lambda training: {}),
+    "VAE": ("04_variational_autoencoder", "watched", [], lambda training: {}),
     "EBM": ("05_energy_based_model", "trained", ["WithLax"], energy_based),
 }
 
