@@ -234,11 +234,12 @@ def source_of(path: Path, record: str) -> str:
     """A mark of all the code on which a record of a notebook depends, but not of its spaces."""
     cells = [cell.source for cell in read(path).cells if cell.cell_type == "code"]
     found, _ = slice.statements(cells, path.stem)
-    text = lambda s: "\n".join(cells[s.cell].splitlines()[s.node.lineno - 1 : s.node.end_lineno])
+    first = lambda s: min(n.lineno for n in [s.node, *getattr(s.node, "decorator_list", [])])
+    text = lambda s: "\n".join(cells[s.cell].splitlines()[first(s) - 1 : s.node.end_lineno])
     place = next(i for i, s in enumerate(found) if f'"{record}"' in text(s))
     parts = sorted({place} | slice.needed(found, found[place].needs, place))
-    code = "".join("".join(text(found[i]) for i in parts).split())
-    return hashlib.sha256(code.encode()).hexdigest()[:16]
+    code = "".join("".join(text(found[i]) for i in parts).split()).encode()
+    return hashlib.sha256(code).hexdigest()[:16]
 
 
 def keep_records(path: Path, folder: Path) -> None:

@@ -139,8 +139,7 @@ def ask(
     asked, judged, digits = questions(), judge.load(), data.load("mnist")
     half, n = slice(0, min(DRAWN, len(asked.images))), len(asked.images)
     real, labels, key = asked.images[half], asked.labels[half], jax.random.key(0)
-    weights = jax.tree.leaves(eqx.filter(model, eqx.is_array))
-    answers = {"parameters": sum(w.size for w in weights)}
+    answers = {"parameters": sum(w.size for w in jax.tree.leaves(eqx.filter(model, eqx.is_array)))}
     two = np.array([np.flatnonzero(labels == digit)[:2] for digit in range(10)]).T  # of each
     pictures = {"truth": real[two[0]]}
     parts = lambda images: [(images[i : i + n],) for i in range(0, len(images) + 1 - n, n)]
@@ -211,8 +210,8 @@ def report(answers: dict) -> None:
             distance = judge.Frechet(answers[f"{name}_frechet"], half, half)
             print(f"draws {what}: {score} | {distance}")
     if "complete_error" in answers:
-        print(f"completes {half} upper halves: {answers['complete_error']:.4f} squared error per "
-              f"hidden pixel, {answers['complete_agreement']:.1f} % read as their digit")  # fmt: skip
+        print("completes {} upper halves: {complete_error:.4f} squared error per hidden pixel, "
+              "{complete_agreement:.1f} % read as their digit".format(half, **answers))  # fmt: skip
     areas = [f"{k.removeprefix('area_')} {v:.3f}" for k, v in answers.items() if "area_" in k]
     if areas:
         print(f"tells digits by their energy from {', '.join(areas)} (ROC area, {n} of each)")

@@ -311,3 +311,4 @@ def test_a_mark_follows_the_code_that_a_record_needs_and_no_other(tmp_path):
     assert first == mark(cells[0], cells[1].replace("rate * 2", "rate*2"), *cells[2:])
     assert first != mark(head.replace("0.1", "0.2"), *cells[1:])
     assert first != mark(cells[0], cells[1].replace("2", "3"), *cells[2:])
+    assert first != mark(cells[0], "@np.vectorize\n" + cells[1], *cells[2:])
