@@ -161,29 +161,16 @@ def test_data_of_unequal_length():
             epochs=1)  # fmt: skip
 
 
-def press_stop(after: float, done: threading.Event) -> None:
-    """SIGINT after so many seconds, and again while nothing stops: Python drops an interrupt that
-    arrives within a callback of its garbage collector, and JAX has one."""
-    while not done.wait(after):
-        os.kill(os.getpid(), signal.SIGINT)
-        after = 5.0
-
-
 def test_an_interrupt_leaves_the_start_as_it_was():
     """As ■ does in a notebook: SIGINT while compiling, and while training."""
     data, step, state = problem()
     settings = dict(key=jax.random.key(1), batch_size=BATCH, progress=False)
     expected, _ = fit(step, state, data, iterations=50, **settings)
     for seconds in (0.1, 0.3, 1.0):
-        done = threading.Event()
-        finger = threading.Thread(target=press_stop, args=(seconds, done))
+        timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
         with pytest.raises(KeyboardInterrupt):
-            finger.start()
-            try:
-                fit(step, state, data, iterations=10**9, every=100, **settings)
-            finally:
-                done.set()
-        finger.join()
+            timer.start()
+            fit(step, state, data, iterations=10**9, every=100, **settings)
         trained, _ = fit(step, state, data, iterations=50, **settings)
         np.testing.assert_array_equal(trained["weights"], expected["weights"])
 
